@@ -1,0 +1,19 @@
+/**
+ * Signer: one private key behind an interface that takes digests, never documents.
+ *
+ * Whatever holds the key (a file, a PKCS#11 token, a remote service, someone offline) sees 32 bytes and returns a
+ * signature; what was signed is assembled here. All signatures are RSA PKCS#1 v1.5 over SHA-256, the one scheme that
+ * UEFI firmware, the kernel's PKCS#7 reader and systemd's PCR policies all take.
+ */
+export interface Signer {
+  /** DER of the X.509 certificate whose key signs. */
+  readonly certificate: Uint8Array
+  /** Signs a SHA-256 digest (32 bytes). */
+  sign(digest: Uint8Array): Promise<Uint8Array>
+}
+
+/** What each key of an image is for. */
+export const KEY_ROLES = ['pk', 'kek', 'db', 'verity', 'pcr'] as const
+export type KeyRole = (typeof KEY_ROLES)[number]
+
+export type Signers = Readonly<Record<KeyRole, Signer>>
