@@ -1,0 +1,165 @@
+/**
+ * Running other programs: to their end (`run`) or alongside (`start`).
+ *
+ * Nothing is inherited but what is given: the environment is explicit, standard input is empty unless there is `input`.
+ * A child dies with this process, even when that is killed: `setpriv --pdeathsig KILL` stands before every program.
+ * (The kernel forgets that wish when a program changes its credentials, so whoever does so must state it again.)
+ * Children are in sessions of their own: Ctrl-C reaches Bisque, and Bisque decides what becomes of them.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import type { Readable, Writable } from 'node:stream'
+import { Fault } from '../base/fault.ts'
+import { formatSize } from '../base/size.ts'
+
+export interface StartOptions {
+  cwd?: string
+  /** The whole environment of the program. `PATH` is the system's folders unless given. */
+  env?: Readonly<Record<string, string>>
+}
+
+export interface RunOptions extends StartOptions {
+  input?: string | Uint8Array
+  timeoutMs?: number
+  /** Most bytes the program may print on each stream. */
+  outputBytes?: number
+  /** Hands back a failed run instead of throwing. */
+  allowFailure?: boolean
+  /** Sees the output while it comes, both streams in one. */
+  onOutput?: (bytes: Buffer) => void
+}
+
+export interface Outcome {
+  /** 128 + n when signal n ended it, as a shell has it. */
+  exitCode: number
+  stdout: string
+  stderr: string
+}
+
+export interface Running {
+  readonly pid: number
+  readonly stdin: Writable
+  readonly stdout: Readable
+  readonly stderr: Readable
+  /** Fulfilled with the exit code when the program has ended and its output was read. */
+  readonly ended: Promise<number>
+  /** Asks the program to end, insists after `graceMs`, and waits until it has ended. */
+  kill(graceMs?: number): Promise<number>
+}
+
+/** Runs a program to its end. Anything but exit code 0 is a Fault with the last lines it printed. */
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<Outcome> {
+  const running = start(argv, options)
+  const most = options.outputBytes ?? 64 << 20
+  const output = [running.stdout, running.stderr].map((stream) => {
+    const chunks: Buffer[] = []
+    let size = 0
+    stream.on('data', (chunk: Buffer) => {
+      size += chunk.length
+      if (size > most) stop(`it printed more than ${formatSize(most)}`)
+      else {
+        chunks.push(chunk)
+        options.onOutput?.(chunk)
+      }
+    })
+    return chunks
+  })
+  let stopped: string | undefined
+  const stop = (why: string) => {
+    stopped ??= why
+    void running.kill(1000)
+  }
+  const timer = options.timeoutMs && setTimeout(() => stop(`it took more than ${options.timeoutMs! / 1000} s`), options.timeoutMs)
+  running.stdin.end(options.input)
+  let exitCode: number
+  try {
+    exitCode = await running.ended
+  } finally {
+    clearTimeout(timer || undefined)
+  }
+  const [stdout, stderr] = output.map((chunks) => Buffer.concat(chunks).toString()) as [string, string]
+  if (stopped) throw new Fault('tool', `Cannot finish ${nameOf(argv)}: ${stopped}${said(stdout, stderr)}`)
+  if (exitCode !== 0 && !options.allowFailure) throw failure(argv, { exitCode, stdout, stderr })
+  return { exitCode, stdout, stderr }
+}
+
+/** Starts a program and hands back its handle at once. A program that cannot be started ends with code 127. */
+export function start(argv: readonly string[], options: StartOptions = {}): Running {
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
+    cwd: options.cwd,
+    env: { PATH: SYSTEM_PATH, ...options.env },
+    stdio: ['pipe', 'pipe', 'pipe'],
+    detached: true,
+  })
+  child.stdin.on('error', () => {}) // a program may end without reading its input
+  let startFault: unknown
+  const ended = new Promise<number>((resolve, reject) => {
+    child.on('error', (cause) => {
+      startFault = new Fault('host', `Cannot run ${nameOf(argv)}: ${cause.message}`, { hint: 'apt install util-linux', cause })
+      reject(startFault)
+    })
+    child.on('close', (code, signal) => resolve(exitCodeOf(code, signal)))
+  })
+  ended.catch(() => {}) // seen by whoever awaits it; no crash where nobody does
+  return {
+    pid: child.pid ?? -1,
+    stdin: child.stdin,
+    stdout: child.stdout,
+    stderr: child.stderr,
+    ended,
+    kill: (graceMs = 5000) => end(child, ended, graceMs),
+  }
+}
+
+export const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+
+/** Exit code of an ended program, 128 + n for signal n. */
+export const exitCodeOf = (code: number | null, signal: NodeJS.Signals | null): number =>
+  signal ? 128 + (SIGNALS[signal] ?? 0) : (code ?? 1)
+
+/** The Fault of a program that failed, with the last lines it printed. */
+export function failure(argv: readonly string[], outcome: Outcome): Fault {
+  if (/^setpriv: failed to execute/m.test(outcome.stderr) && outcome.exitCode === 127) {
+    return new Fault('host', `Cannot run ${argv[0]}: it is not installed`)
+  }
+  return new Fault(
+    'tool',
+    `Cannot finish ${nameOf(argv)}: it ended with exit code ${outcome.exitCode}${said(outcome.stdout, outcome.stderr)}`,
+  )
+}
+
+/** The last lines of what a program printed, on new lines and indented; empty when it printed nothing. */
+export function said(stdout: string, stderr: string, lines = 20): string {
+  const text = (stderr.trim() || stdout.trim()).slice(-8192)
+  const last = text.split('\n').slice(-lines)
+  return text === '' ? '' : `\n${last.map((line) => `  ${printable(line)}`).join('\n')}`
+}
+
+/** Output is not trusted: no control sequence of it may reach a terminal. */
+const printable = (line: string) => line.replace(/\t/g, ' ').replace(/[\x00-\x1f\x7f-\x9f]/g, '')
+
+const nameOf = (argv: readonly string[]) => argv[0]?.split('/').at(-1) ?? ''
+
+// biome-ignore format: table
+const SIGNALS: Partial<Record<NodeJS.Signals, number>> = {
+  SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGILL: 4, SIGABRT: 6, SIGBUS: 7, SIGFPE: 8, SIGKILL: 9, SIGSEGV: 11, SIGPIPE: 13, SIGALRM: 14, SIGTERM: 15,
+}
+
+async function end(child: ChildProcess, ended: Promise<number>, graceMs: number): Promise<number> {
+  signal(child, 'SIGTERM')
+  const timer = setTimeout(() => signal(child, 'SIGKILL'), graceMs)
+  try {
+    return await ended
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Signals the program and what it started in its own process group. */
+function signal(child: ChildProcess, name: NodeJS.Signals): void {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  try {
+    process.kill(-child.pid, name)
+  } catch {
+    // ended in between
+  }
+}
