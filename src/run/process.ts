@@ -7,17 +7,23 @@
  * Children are in sessions of their own: Ctrl-C reaches Bisque, and Bisque decides what becomes of them.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import type { Readable, Writable } from 'node:stream'
+import { closeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { type Readable, Writable } from 'node:stream'
+import { finished } from 'node:stream/promises'
 import { Fault } from '../base/fault.ts'
 import { formatSize } from '../base/size.ts'
+import { libc } from './libc.ts'
 
 export interface StartOptions {
   cwd?: string
   /** The whole environment of the program. `PATH` is the system's folders unless given. */
   env?: Readonly<Record<string, string>>
+  /** `ignore` is /dev/null. */
+  stdin?: 'pipe' | 'ignore'
 }
 
-export interface RunOptions extends StartOptions {
+export interface RunOptions extends Omit<StartOptions, 'stdin'> {
   input?: string | Uint8Array
   timeoutMs?: number
   /** Most bytes the program may print on each stream. */
@@ -40,7 +46,7 @@ export interface Running {
   readonly stdin: Writable
   readonly stdout: Readable
   readonly stderr: Readable
-  /** Fulfilled with the exit code when the program has ended and its output was read. */
+  /** Fulfilled with the exit code when the program has ended; the last of its output may still be in the streams. */
   readonly ended: Promise<number>
   /** Asks the program to end, insists after `graceMs`, and waits until it has ended. */
   kill(graceMs?: number): Promise<number>
@@ -48,7 +54,7 @@ export interface Running {
 
 /** Runs a program to its end. Anything but exit code 0 is a Fault with the last lines it printed. */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<Outcome> {
-  const running = start(argv, options)
+  const running = start(argv, { ...options, stdin: options.input === undefined ? 'ignore' : 'pipe' })
   const most = options.outputBytes ?? 64 << 20
   const output = [running.stdout, running.stderr].map((stream) => {
     const chunks: Buffer[] = []
@@ -68,11 +74,14 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     stopped ??= why
     void running.kill(1000)
   }
-  const timer = options.timeoutMs && setTimeout(() => stop(`it took more than ${options.timeoutMs! / 1000} s`), options.timeoutMs)
-  running.stdin.end(options.input)
+  const timer =
+    options.timeoutMs !== undefined &&
+    setTimeout(() => stop(`it took more than ${options.timeoutMs! / 1000} s`), options.timeoutMs)
+  if (options.input !== undefined) running.stdin.end(options.input)
   let exitCode: number
   try {
     exitCode = await running.ended
+    await Promise.all([finished(running.stdout), finished(running.stderr)])
   } finally {
     clearTimeout(timer || undefined)
   }
@@ -84,27 +93,29 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
 
 /** Starts a program and hands back its handle at once. A program that cannot be started ends with code 127. */
 export function start(argv: readonly string[], options: StartOptions = {}): Running {
+  keepDescriptors()
+  const [stdout, stderr] = [pipe(), pipe()]
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
     cwd: options.cwd,
     env: { PATH: SYSTEM_PATH, ...options.env },
-    stdio: ['pipe', 'pipe', 'pipe'],
+    stdio: [options.stdin ?? 'pipe', stdout.write, stderr.write],
     detached: true,
   })
-  child.stdin.on('error', () => {}) // a program may end without reading its input
-  let startFault: unknown
+  closeSync(stdout.write)
+  closeSync(stderr.write)
+  child.stdin?.on('error', () => {}) // a program may end without reading its input
   const ended = new Promise<number>((resolve, reject) => {
     child.on('error', (cause) => {
-      startFault = new Fault('host', `Cannot run ${nameOf(argv)}: ${cause.message}`, { hint: 'apt install util-linux', cause })
-      reject(startFault)
+      reject(new Fault('host', `Cannot run ${nameOf(argv)}: ${cause.message}`, { hint: 'apt install util-linux', cause }))
     })
-    child.on('close', (code, signal) => resolve(exitCodeOf(code, signal)))
+    child.on('exit', (code, signal) => resolve(exitCodeOf(code, signal)))
   })
   ended.catch(() => {}) // seen by whoever awaits it; no crash where nobody does
   return {
     pid: child.pid ?? -1,
-    stdin: child.stdin,
-    stdout: child.stdout,
-    stderr: child.stderr,
+    stdin: child.stdin ?? nowhere(),
+    stdout: stdout.read,
+    stderr: stderr.read,
     ended,
     kill: (graceMs = 5000) => end(child, ended, graceMs),
   }
@@ -153,6 +164,28 @@ async function end(child: ChildProcess, ended: Promise<number>, graceMs: number)
     clearTimeout(timer)
   }
 }
+
+/**
+ * A pipe: the end for the child as a descriptor, the end for us as a stream. Node would make a pair of sockets, and then
+ * `echo >/dev/stderr` in a script fails, as sockets cannot be opened by name.
+ */
+function pipe(): { read: Readable; write: number } {
+  const fds = new Int32Array(2)
+  if (libc().pipe2(fds, O_CLOEXEC) !== 0) throw new Fault('host', 'Cannot make a pipe: too many files are open')
+  return { read: new Socket({ fd: fds[0]!, readable: true, writable: false }), write: fds[1]! }
+}
+
+const O_CLOEXEC = 0o2000000
+
+/** Descriptors this process was itself born with are for it alone: through one of a host directory a child could leave its root. */
+function keepDescriptors(): void {
+  if (!kept) libc().close_range(3, 0x7fff_ffff, CLOSE_RANGE_CLOEXEC)
+  kept = true
+}
+let kept = false
+const CLOSE_RANGE_CLOEXEC = 4
+
+const nowhere = () => new Writable({ write: (_chunk, _encoding, done) => done() })
 
 /** Signals the program and what it started in its own process group. */
 function signal(child: ChildProcess, name: NodeJS.Signals): void {
