@@ -1,0 +1,131 @@
+/**
+ * From assignments to values: specifiers expanded, types read and checked, assignments merged, defaults filled in.
+ *
+ * A value may name others through specifiers, so each is computed when first asked for.
+ */
+import { Fault } from '../base/fault.ts'
+import { KEYS, type Key, mkosiName, ROWS, type Row, type Settings } from './schema.ts'
+import { expandSpecifiers, type Surroundings } from './specifiers.ts'
+import type { Place } from './type.ts'
+
+/** One setting given one value somewhere. Later assignments replace or add to earlier ones, as the setting's type has it. */
+export interface Assignment {
+  key: Key
+  /** Text as in `--set` and mkosi.conf, or a value from TypeScript. */
+  syntax: 'text' | 'value'
+  value: unknown
+  /** What a person calls this place: `recipe.ts:12:3`, `profile desktop (recipe.ts:30:5)`, `--set`. */
+  where: string
+}
+
+/** Something wrong with the recipe, and where. */
+export interface Problem {
+  where: string
+  message: string
+}
+
+export interface Evaluated {
+  settings: Settings
+  /** Where each setting's value came from; of lists, every place that added to it. */
+  origins: Map<Key, string>
+}
+
+export function evaluate(assignments: readonly Assignment[], around: Surroundings & Place, problems: Problem[]): Evaluated {
+  const byKey = Map.groupBy(assignments, (a) => a.key)
+  const values = new Map<Key, unknown>()
+  const origins = new Map<Key, string>()
+  const underWay: Key[] = []
+
+  const get = (key: Key): unknown => {
+    if (key === ('directory' as Key)) return around.directory
+    if (values.has(key)) return values.get(key)
+    if (underWay.includes(key)) {
+      throw new Fault('recipe', `refers to itself through specifiers: ${[...underWay, key].map(mkosiName).join(' → ')}`)
+    }
+    underWay.push(key)
+    try {
+      const { value, origin } = fold(key, byKey.get(key) ?? [], around, get, problems)
+      values.set(key, value)
+      origins.set(key, origin)
+      return value
+    } finally {
+      underWay.pop()
+    }
+  }
+
+  const supported = KEYS.filter((key) => ROWS[key]!.status.is === 'supported')
+  for (const key of KEYS) if (byKey.has(key) || supported.includes(key)) get(key)
+  return { settings: Object.fromEntries(supported.map((key) => [key, values.get(key)])) as unknown as Settings, origins }
+}
+
+/** The value of one setting from all its assignments. */
+function fold(
+  key: Key,
+  assignments: readonly Assignment[],
+  around: Surroundings & Place,
+  get: (key: Key) => unknown,
+  problems: Problem[],
+): { value: unknown; origin: string } {
+  const row = ROWS[key]!
+  let value: unknown
+  let where: string[] = []
+  for (const assignment of assignments) {
+    if (row.status.is === 'refused') {
+      problems.push({ where: assignment.where, message: `${key}: ${row.status.reason}` })
+      continue
+    }
+    try {
+      const { added, resets } = readAssignment(row, assignment, around, get)
+      if (resets || row.type.merge === 'replace') [value, where] = [undefined, []]
+      if (added !== undefined) value = merged(row, value, added)
+      if (added !== undefined || resets) where.push(assignment.where)
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error
+      problems.push({ where: assignment.where, message: `${key}: ${error.message}` })
+      where.push(assignment.where)
+      value ??= row.type.absent
+    }
+  }
+  if (value !== undefined) return { value, origin: where.join(', ') }
+  // A setting that was wrong is not missing as well.
+  if (row.required && where.length === 0) {
+    problems.push({ where: '', message: `${key} is not set: expected ${row.type.expected}` })
+  }
+  return { value: defaultOf(row, get), origin: 'default' }
+}
+
+function defaultOf(row: Row, get: (key: Key) => unknown): unknown {
+  if (row.defaultFrom) return row.defaultFrom((key) => get(key as Key))
+  return row.default ?? row.type.absent
+}
+
+function readAssignment(
+  row: Row,
+  { syntax, value }: Assignment,
+  around: Surroundings & Place,
+  get: (key: Key) => unknown,
+): { added: unknown; resets: boolean } {
+  const expand = (text: string): string => (row.secret ? text : expandSpecifiers(text, get, around))
+  const appends = row.type.merge !== 'replace'
+  if (syntax === 'text') {
+    const text = expand(String(value))
+    if (text.trim() === '' && row.type !== ROWS['rootPassword']!.type) return { added: undefined, resets: true }
+    return { added: row.type.parse(text, around), resets: false }
+  }
+  const resets = appends && Array.isArray(value) && value[0] === ''
+  const expanded = expandAll(resets ? (value as unknown[]).slice(1) : value, expand)
+  return { added: row.type.check(expanded, around), resets }
+}
+
+function expandAll(value: unknown, expand: (text: string) => string): unknown {
+  if (typeof value === 'string') return expand(value)
+  if (Array.isArray(value)) return value.map((element) => expandAll(element, expand))
+  if (value === null || typeof value !== 'object' || Object.getPrototypeOf(value) !== Object.prototype) return value
+  return Object.fromEntries(Object.entries(value).map(([key, element]) => [key, expandAll(element, expand)]))
+}
+
+function merged(row: Row, before: unknown, added: unknown): unknown {
+  if (row.type.merge === 'replace' || before === undefined) return added
+  if (row.type.merge === 'append') return [...(before as unknown[]), ...(added as unknown[])]
+  return { ...(before as object), ...(added as object) }
+}
