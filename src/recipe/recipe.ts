@@ -1,14 +1,14 @@
 /**
  * Recipe: what to bake, as one value with every setting known and every value's origin remembered.
  */
-import { existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { digestOf, type Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { nearest } from '../base/nearest.ts'
 import { importDefault } from './import.ts'
-import { anyKey, keyPositions } from './position.ts'
 import { KEYS, type Key, mkosiName, type RecipeSettings, ROWS, type Settings, settingNamed } from './schema.ts'
+import { readSource, type Source } from './source.ts'
 import { shown } from './type.ts'
 import { type Assignment, evaluate, type Problem } from './values.ts'
 
@@ -59,20 +59,29 @@ export async function loadRecipe(path: string, options: LoadOptions = {}): Promi
     })
   }
   const problems: Problem[] = []
-  const source = readSource(file, exported as Record<string, unknown>)
+  const source = readSource(file, exported as Record<string, unknown>, problems)
   const env = options.env ?? {}
-  const assignments = [...fromEnvironment(env), ...source.assignments('', problems)]
+  const base = [...fromEnvironment(env), ...source.base]
   const set = fromSet(options.set ?? [], problems)
   const profiles = selectedProfiles(options.profiles ?? [], set)
-  for (const name of profiles) assignments.push(...source.profile(name, problems))
-  assignments.push(...set, { key: 'profiles', syntax: 'value', value: ['', ...profiles], where: '--profile' })
+  const overlays = profiles.flatMap((name) => overlayOf(source, name, problems))
+  const chosen: Assignment = { key: 'profiles', syntax: 'value', value: ['', ...profiles], where: '--profile' }
+  const assignments = [...base, ...overlays, ...set, chosen]
 
   const directory = dirname(file)
   const around = { directory, fileDirectory: directory, mainDirectory: directory, image: 'main', env }
   const { settings, origins } = evaluate(assignments, around, problems)
   if (profiles.length === 0) origins.set('profiles', 'default')
+  for (const [name, overlay] of source.profiles) {
+    // Profiles that are not applied are checked all the same: each alone upon the recipe.
+    if (profiles.includes(name)) continue
+    const own: Problem[] = []
+    evaluate([...base, ...overlay], around, own)
+    problems.push(...own.filter(({ message }) => message.startsWith(`profile ${name}: `)))
+  }
   if (problems.length > 0) throw recipeFault(problems, basename(file))
-  return { directory, file, settings, origins, profiles, knownProfiles: source.profileNames, notes: notes(assignments) }
+  const knownProfiles = [...source.profiles.keys()]
+  return { directory, file, settings, origins, profiles, knownProfiles, notes: notes(assignments) }
 }
 
 /** The digest of what decides which packages are chosen; the lock is for one such request. */
@@ -96,87 +105,14 @@ function recipeFile(path: string): string {
   throw new Fault('missing', `Cannot read recipe: there is no recipe.ts in ${path}`, { hint: `bisque init ${path}` })
 }
 
-interface Source {
-  profileNames: string[]
-  assignments(prefix: string, problems: Problem[]): Assignment[]
-  profile(name: string, problems: Problem[]): Assignment[]
-}
-
-/** Assignments of a recipe's object, each with its position in the text. */
-function readSource(file: string, exported: Record<string, unknown>): Source {
-  const text = readFileSync(file, 'utf8')
-  const positions = keyPositions(text)
-  const at = (path: string): string => {
-    const p = positions.get(path) ?? anyKey(text, path.slice(path.lastIndexOf('.') + 1))
-    return p ? `${basename(file)}:${p.line}:${p.column}` : basename(file)
-  }
-  const profiles = exported['profiles'] ?? {}
-  const overlays = isObject(profiles) ? (profiles as Record<string, unknown>) : {}
-
-  const read = (object: Record<string, unknown>, prefix: string, label: string, problems: Problem[]): Assignment[] =>
-    Object.entries(object).flatMap(([name, value]): Assignment[] => {
-      if (value === undefined || (prefix === '' && name === 'profiles')) return []
-      const key = settingNamed(name)
-      const place = at(prefix + name)
-      const where = label ? `${label} (${place})` : place
-      if (key === name && key !== 'profiles') return [{ key, syntax: 'value', value, where }]
-      problems.push({
-        where: place,
-        message: key === 'profiles' ? 'profiles: only the recipe itself has profiles' : unknown(name, key),
-      })
-      return []
-    })
-
-  return {
-    profileNames: Object.keys(overlays),
-    assignments(prefix, problems) {
-      if (!isObject(profiles)) {
-        problems.push({
-          where: at('profiles'),
-          message: `profiles: expected an object of profiles by name, got ${shown(profiles)}`,
-        })
-      }
-      checkOverlays(overlays, read, at, problems)
-      return read(exported, prefix, '', problems)
-    },
-    profile(name, problems) {
-      const overlay = Object.hasOwn(overlays, name) ? overlays[name] : undefined
-      if (isObject(overlay)) return read(overlay as Record<string, unknown>, `profiles.${name}.`, `profile ${name}`, [])
-      if (overlay === undefined) problems.push({ where: '', message: unknownProfile(name, Object.keys(overlays)) })
-      return []
-    },
-  }
-}
-
-/** Profiles that are not applied are checked all the same: names, and that values are of their type. */
-function checkOverlays(
-  overlays: Record<string, unknown>,
-  read: (object: Record<string, unknown>, prefix: string, label: string, problems: Problem[]) => Assignment[],
-  at: (path: string) => string,
-  problems: Problem[],
-): void {
-  for (const [name, overlay] of Object.entries(overlays)) {
-    if (isObject(overlay)) read(overlay as Record<string, unknown>, `profiles.${name}.`, '', problems)
-    else
-      problems.push({
-        where: at(`profiles.${name}`),
-        message: `profile ${name}: expected an object of settings, got ${shown(overlay)}`,
-      })
-  }
-}
-
-const isObject = (value: unknown): boolean => value !== null && typeof value === 'object' && !Array.isArray(value)
-
-function unknown(name: string, key: Key | undefined): string {
-  if (key !== undefined) return `${name}: in recipe.ts settings are in camelCase; write "${key}"`
-  const near = nearest(name, KEYS)
-  return `unknown setting "${name}"${near ? `; did you mean "${near}"?` : ''}`
-}
-
-function unknownProfile(name: string, known: readonly string[]): string {
+function overlayOf(source: Source, name: string, problems: Problem[]): readonly Assignment[] {
+  const overlay = source.profiles.get(name)
+  if (overlay) return overlay
+  const known = [...source.profiles.keys()]
   const near = nearest(name, known)
-  const all = known.length === 0 ? 'the recipe has none' : `known: ${known.join(', ')}`
-  return `unknown profile "${name}"${near ? `; did you mean "${near}"?` : ''} (${all})`
+  const all = known.length === 0 ? 'the recipe has none' : `the recipe has ${known.join(', ')}`
+  problems.push({ where: '--profile', message: `unknown profile "${name}"${near ? `; did you mean "${near}"?` : ` (${all})`}` })
+  return []
 }
 
 function fromSet(set: readonly string[], problems: Problem[]): Assignment[] {
@@ -186,7 +122,7 @@ function fromSet(set: readonly string[], problems: Problem[]): Assignment[] {
     const key = settingNamed(name)
     const where = `--set ${shownAssignment(text, key)}`
     if (key !== undefined && equals >= 0) return [{ key, syntax: 'text', value: text.slice(equals + 1).trim(), where }]
-    const near = nearest(name, [...KEYS, ...KEYS.map(mkosiName)])
+    const near = nearest(name, /^[A-Z]/.test(name) ? KEYS.map(mkosiName) : KEYS)
     const message =
       key !== undefined ? 'expected KEY=VALUE' : `unknown setting "${name}"${near ? `; did you mean "${near}"?` : ''}`
     problems.push({ where, message })
@@ -224,7 +160,16 @@ function notes(assignments: readonly Assignment[]): string[] {
 }
 
 function recipeFault(problems: readonly Problem[], file: string): Fault {
-  const lines = problems.map(({ where, message }) => `${where || file}: ${message}`)
+  const sorted = problems.toSorted((a, b) => inOrder(a.where, b.where))
+  const lines = sorted.map(({ where, message }) => `${where || file}: ${message}`)
   if (lines.length === 1) return new Fault('recipe', `Cannot read recipe: ${lines[0]}`)
   return new Fault('recipe', `Cannot read recipe, ${lines.length} problems:\n${lines.map((line) => `  ${line}`).join('\n')}`)
+}
+
+/** The file's problems from top to bottom, then those of the command line. */
+function inOrder(a: string, b: string): number {
+  const [x, y] = [a, b].map((where) =>
+    where.startsWith('--') ? [1e9, 0] : (/:(\d+):(\d+)$/.exec(where)?.slice(1).map(Number) ?? [0, 0]),
+  )
+  return x![0]! - y![0]! || x![1]! - y![1]!
 }

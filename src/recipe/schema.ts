@@ -542,6 +542,8 @@ export interface Settings extends Values<Table, SupportedKey> {}
 
 export const ROWS: Readonly<Record<string, Row>> = SETTINGS
 export const KEYS = Object.keys(SETTINGS) as Key[]
+/** Settings that have an effect or are at least accepted. */
+export const WRITABLE_KEYS: readonly Key[] = KEYS.filter((key) => ROWS[key]!.status.is !== 'refused')
 
 /** mkosi's name of a setting: `kernelCommandLine` → `KernelCommandLine`. */
 export const mkosiName = (key: string): string => ROWS[key]?.name ?? key.charAt(0).toUpperCase() + key.slice(1)

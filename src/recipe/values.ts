@@ -14,8 +14,10 @@ export interface Assignment {
   /** Text as in `--set` and mkosi.conf, or a value from TypeScript. */
   syntax: 'text' | 'value'
   value: unknown
-  /** What a person calls this place: `recipe.ts:12:3`, `profile desktop (recipe.ts:30:5)`, `--set`. */
+  /** The place: `recipe.ts:12:3`, `--set Release=sid`. */
   where: string
+  /** What the place lies in, when that matters: `profile desktop`. */
+  within?: string
 }
 
 /** Something wrong with the recipe, and where. */
@@ -23,6 +25,14 @@ export interface Problem {
   where: string
   message: string
 }
+
+/** The place as it is told in summaries: `profile desktop (recipe.ts:30:5)`. */
+const originOf = ({ where, within }: Assignment): string => (within ? `${within} (${where})` : where)
+
+const problemAt = ({ where, within }: Assignment, message: string): Problem => ({
+  where,
+  message: within ? `${within}: ${message}` : message,
+})
 
 export interface Evaluated {
   settings: Settings
@@ -71,18 +81,18 @@ function fold(
   let where: string[] = []
   for (const assignment of assignments) {
     if (row.status.is === 'refused') {
-      problems.push({ where: assignment.where, message: `${key}: ${row.status.reason}` })
+      problems.push(problemAt(assignment, `${key}: ${row.status.reason}`))
       continue
     }
     try {
       const { added, resets } = readAssignment(row, assignment, around, get)
       if (resets || row.type.merge === 'replace') [value, where] = [undefined, []]
       if (added !== undefined) value = merged(row, value, added)
-      if (added !== undefined || resets) where.push(assignment.where)
+      if (added !== undefined || resets) where.push(originOf(assignment))
     } catch (error) {
       if (!(error instanceof Fault)) throw error
-      problems.push({ where: assignment.where, message: `${key}: ${error.message}` })
-      where.push(assignment.where)
+      problems.push(problemAt(assignment, `${key}: ${error.message}`))
+      where.push(originOf(assignment))
       value ??= row.type.absent
     }
   }
