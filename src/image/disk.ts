@@ -1,0 +1,187 @@
+/**
+ * The disk image: a partition table and the partitions it names, at the offsets and under the GUIDs that
+ * systemd-repart would choose for the same definitions and seed.
+ */
+import { type FileHandle, open } from 'node:fs/promises'
+import { Fault } from '../base/fault.ts'
+import { derivedGuid, guidBytes, guidFrom } from '../base/guid.ts'
+import { alignUp } from '../base/size.ts'
+import { type Architecture, type Designator, defaultAttributes, type PartitionType, partitionType } from '../formats/dps.ts'
+import { encodeGpt, FIRST_USABLE_BYTES, type Gpt, gptBackupBytes } from '../formats/gpt.ts'
+import type { Content } from '../tree/tree.ts'
+
+export interface Partition {
+  type: Designator
+  /** At most 36 UTF-16 units; the type's name where absent, numbered from the second of a type on. */
+  label?: string
+  /** Derived from the seed where absent. */
+  guid?: string
+  sizeBytes: number
+  readOnly?: boolean
+  growFileSystem?: boolean
+  noAuto?: boolean
+}
+
+export interface DiskOptions {
+  /** The GUID all derived GUIDs come from. */
+  seed: string
+  architecture: Architecture
+  sectorSize?: 512 | 4096
+  /** Offsets and sizes of partitions are multiples of it. */
+  grain?: number
+}
+
+export interface DiskPlan {
+  sizeBytes: number
+  sectorSize: 512 | 4096
+  guid: string
+  partitions: PlannedPartition[]
+}
+
+export interface PlannedPartition {
+  type: Designator
+  typeGuid: string
+  typeName: string
+  label: string
+  guid: string
+  attributes: bigint
+  offset: number
+  /** A multiple of the grain. */
+  sizeBytes: number
+}
+
+/** Places partitions one after the other, in the order given. */
+export function planDisk(partitions: readonly Partition[], options: DiskOptions): DiskPlan {
+  const sectorSize = options.sectorSize ?? 512
+  const grain = options.grain ?? 4096
+  if (!Number.isSafeInteger(grain) || grain < 4096 || (grain & (grain - 1)) !== 0) {
+    throw new Fault('usage', `Cannot align partitions to ${grain} bytes: expected a power of two of at least 4096`)
+  }
+  const seen = new Map<string, number>()
+  let offset = alignUp(FIRST_USABLE_BYTES, grain)
+  const planned = partitions.map((partition): PlannedPartition => {
+    const type = partitionType(partition.type, options.architecture)
+    if (!Number.isSafeInteger(partition.sizeBytes) || partition.sizeBytes <= 0) {
+      throw new Fault('usage', `Cannot place partition ${partition.label ?? type.name}: its size is ${partition.sizeBytes} bytes`)
+    }
+    const before = seen.get(type.guid) ?? 0
+    seen.set(type.guid, before + 1)
+    const placed = {
+      type: partition.type,
+      typeGuid: type.guid,
+      typeName: type.name,
+      label: partition.label ?? (before === 0 ? type.name : `${type.name}-${before + 1}`),
+      guid: partition.guid ?? partitionGuid(options.seed, type, before),
+      attributes: defaultAttributes(type, partition),
+      offset,
+      sizeBytes: alignUp(partition.sizeBytes, grain),
+    }
+    offset += placed.sizeBytes
+    return placed
+  })
+  const sizeBytes = alignUp(offset + gptBackupBytes(sectorSize), 4096)
+  return { sizeBytes, sectorSize, guid: derivedGuid(options.seed, 'disk-uuid'), partitions: planned }
+}
+
+/** The GUID of the `before + 1`-th partition of a type. */
+function partitionGuid(seed: string, type: PartitionType, before: number): string {
+  const count = Buffer.alloc(before === 0 ? 0 : 8)
+  if (before > 0) count.writeBigUInt64LE(BigInt(before))
+  return derivedGuid(seed, Buffer.concat([guidBytes(type.guid), count]))
+}
+
+/** The GUIDs by which a verity pair is found: together they are the root hash. */
+export function verityGuids(rootHash: string): { data: string; hash: string } {
+  if (!/^[0-9a-f]{64}$/.test(rootHash))
+    throw new Fault('usage', `Cannot take GUIDs from root hash ${rootHash}: expected 64 digits`)
+  const bytes = Buffer.from(rootHash, 'hex')
+  return { data: guidFrom(bytes.subarray(0, 16)), hash: guidFrom(bytes.subarray(-16)) }
+}
+
+/** The GUID of the file system in a partition whose own GUID comes from the seed; its first four bytes are a FAT's volume id. */
+export const fileSystemGuid = (partitionGuid: string): string => derivedGuid(partitionGuid, 'file-system-uuid')
+
+/** What a partition's own file is called beside `NAME.raw`: `NAME.usr-x86-64.0a64….raw`. */
+export const splitName = (base: string, partition: PlannedPartition): string =>
+  `${base}.${partition.typeName}.${partition.guid.replaceAll('-', '')}.raw`
+
+export function gptOf(plan: DiskPlan): Gpt {
+  const sector = plan.sectorSize
+  return {
+    sectorSize: sector,
+    diskGuid: plan.guid,
+    sectors: plan.sizeBytes / sector,
+    partitions: plan.partitions.map((p) => ({
+      type: p.typeGuid,
+      guid: p.guid,
+      firstLba: p.offset / sector,
+      lastLba: (p.offset + p.sizeBytes) / sector - 1,
+      attributes: p.attributes,
+      name: p.label,
+    })),
+  }
+}
+
+/**
+ * Writes the image to a new file at `path`; `sources` are the partitions' contents in the plan's order, `undefined`
+ * for one left empty. A content shorter than its partition is followed by zeros. Zeros take no space on disk.
+ */
+export async function writeDisk(path: string, plan: DiskPlan, sources: readonly (Content | undefined)[]): Promise<void> {
+  if (sources.length !== plan.partitions.length) {
+    throw new Fault('usage', `Cannot write ${path}: ${plan.partitions.length} partitions, ${sources.length} sources`)
+  }
+  const { primary, backup } = encodeGpt(gptOf(plan))
+  await using disk = await open(path, 'wx')
+  await disk.truncate(plan.sizeBytes)
+  await disk.write(primary, 0, primary.length, 0)
+  await disk.write(backup, 0, backup.length, plan.sizeBytes - backup.length)
+  for (const [i, partition] of plan.partitions.entries()) {
+    const source = sources[i]
+    if (source) await writeContent(disk, partition.offset, partition.sizeBytes, source, `partition ${partition.label}`)
+  }
+}
+
+/** Copies a content into a sparse file that holds zeros at `offset`, skipping runs of zeros. Refuses more than `limitBytes`. */
+export async function writeContent(
+  to: FileHandle,
+  offset: number,
+  limitBytes: number,
+  content: Content,
+  what: string,
+): Promise<number> {
+  const tooLarge = (sizeBytes: number) =>
+    new Fault('usage', `Cannot write ${what}: it has ${sizeBytes} bytes, there is room for ${limitBytes}`)
+  if ('bytes' in content) {
+    if (content.bytes.length > limitBytes) throw tooLarge(content.bytes.length)
+    await writeSparse(to, content.bytes, offset)
+    return content.bytes.length
+  }
+  await using from = await open(content.path)
+  const { size } = await from.stat()
+  if (size > limitBytes) throw tooLarge(size)
+  const chunk = Buffer.allocUnsafeSlow(CHUNK)
+  let at = 0
+  while (at < size) {
+    const { bytesRead } = await from.read(chunk, 0, Math.min(CHUNK, size - at), at)
+    if (bytesRead === 0) throw new Fault('host', `Cannot write ${what}: ${content.path} became shorter while it was read`)
+    await writeSparse(to, chunk.subarray(0, bytesRead), offset + at)
+    at += bytesRead
+  }
+  return size
+}
+
+const CHUNK = 4 << 20
+const ZERO = Buffer.alloc(64 << 10)
+
+async function writeSparse(to: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  const isZero = (at: number) => {
+    const block = bytes.subarray(at, at + ZERO.length)
+    return ZERO.compare(block, 0, block.length, 0, block.length) === 0
+  }
+  for (let at = 0; at < bytes.length; ) {
+    let end = at
+    while (end < bytes.length && !isZero(end)) end = Math.min(bytes.length, end + ZERO.length)
+    for (let done = at; done < end; ) done += (await to.write(bytes, done, end - done, offset + done)).bytesWritten
+    at = end + ZERO.length
+  }
+}
