@@ -5,6 +5,9 @@
  * signature; what was signed is assembled here. All signatures are RSA PKCS#1 v1.5 over SHA-256, the one scheme that
  * UEFI firmware, the kernel's PKCS#7 reader and systemd's PCR policies all take.
  */
+import { Fault } from '../base/fault.ts'
+import { readCertificate, verifyDigest } from '../formats/x509.ts'
+
 export interface Signer {
   /** DER of the X.509 certificate whose key signs. */
   readonly certificate: Uint8Array
@@ -17,3 +20,15 @@ export const KEY_ROLES = ['pk', 'kek', 'db', 'verity', 'pcr'] as const
 export type KeyRole = (typeof KEY_ROLES)[number]
 
 export type Signers = Readonly<Record<KeyRole, Signer>>
+
+/** A signature, checked against the signer's certificate before anything is made of it. */
+export async function signDigest(signer: Signer, digest: Uint8Array, what: string): Promise<Uint8Array> {
+  const signature = await signer.sign(digest)
+  if (verifyDigest(signer.certificate, digest, signature)) return signature
+  const { subject } = readCertificate(signer.certificate)
+  throw new Fault(
+    'integrity',
+    `Cannot sign ${what}: the signer's signature does not verify with its certificate (${subject.replaceAll('\n', ', ')})`,
+    { hint: 'Check that the key and the certificate of this signer belong together' },
+  )
+}

@@ -1,0 +1,194 @@
+/** The keys of an image: made once into a folder of PEM files, loaded as Signers, shown. */
+import { generateKeyPair, type KeyObject, randomBytes, randomUUID } from 'node:crypto'
+import { mkdir, mkdtemp, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+import { Fault } from '../base/fault.ts'
+import { attachCertificateSignature, prepareCertificate } from '../formats/x509.ts'
+import { loadCertificate, loadFileSigner, signerOf } from './file.ts'
+import { KEY_ROLES, type KeyRole, type Signer, type Signers } from './signer.ts'
+
+// biome-ignore format: table
+const PURPOSES: Record<KeyRole, { title: string; purpose: string }> = {
+  pk:     { title: 'Platform Key',     purpose: 'owns the machine: signs changes of PK and KEK' },
+  kek:    { title: 'Key Exchange Key', purpose: 'signs changes of the signature databases db and dbx' },
+  db:     { title: 'Secure Boot',      purpose: 'signs what firmware starts: systemd-boot and the UKI' },
+  verity: { title: 'dm-verity',        purpose: 'signs the root hash of /usr' },
+  pcr:    { title: 'PCR policy',       purpose: 'signs the TPM policies secrets are sealed to' },
+}
+
+const RSA_BITS = 2048
+const OWNER_FILE = 'owner.guid'
+/** For a calendar year; a certificate need not end on the day. */
+const YEAR_SECONDS = 365.25 * 86_400
+
+export interface KeyPlan {
+  /** Whose keys they are; each certificate adds what it is for. */
+  commonName: string
+  /** Seconds since 1970: the start of validity. */
+  now: number
+  years: number
+}
+
+/** Makes all keys and certificates of an image. The folder appears whole or not at all, and is never written to again. */
+export async function generateKeys(directory: string, plan: KeyPlan): Promise<KeyInfo[]> {
+  checkPlan(directory, plan)
+  const target = resolve(directory)
+  const refusal = new Fault('usage', `Cannot generate keys in ${directory}: it is there already and not empty`, {
+    hint: `bisque keys show --keys ${directory}`,
+  })
+  await hostFault(directory, () => mkdir(dirname(target), { recursive: true }))
+  const fresh = await hostFault(directory, () => mkdtemp(join(dirname(target), `.${basename(target)}-`)))
+  try {
+    const pairs = await Promise.all(KEY_ROLES.map(async (role) => [role, await generatePair(role, plan)] as const))
+    for (const [role, { key, certificate }] of pairs) {
+      await writeOnce(join(fresh, `${role}.key`), key, 0o600)
+      await writeOnce(join(fresh, `${role}.crt`), certificate, 0o644)
+    }
+    await writeOnce(join(fresh, OWNER_FILE), `${randomUUID()}\n`, 0o644)
+    await sync(fresh)
+    await rename(fresh, target).catch((cause: NodeJS.ErrnoException) => {
+      throw ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'].includes(cause.code ?? '')
+        ? refusal
+        : new Fault('host', `Cannot generate keys in ${directory}: ${cause.message}`, { cause })
+    })
+    await sync(dirname(target))
+  } finally {
+    await rm(fresh, { recursive: true, force: true })
+  }
+  return showKeys(directory)
+}
+
+/** The signers of an image made at `epoch`. All that is wrong with them is reported at once. */
+export async function loadSigners(directory: string, options: { epoch: number }): Promise<Signers> {
+  await requireFolder(directory)
+  const results = await Promise.allSettled(KEY_ROLES.map((role) => loadFileSigner(filesOf(directory, role), options)))
+  const faults = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []))
+  const bug = faults.find((fault) => !(fault instanceof Fault))
+  if (bug) throw bug
+  const [first] = faults as Fault[]
+  if (first) {
+    const message = (faults as Fault[]).map((fault) => fault.message).join('\n')
+    throw new Fault(first.code, message, first.hint === undefined ? {} : { hint: first.hint })
+  }
+  const loaded = results.map((result) => (result as PromiseFulfilledResult<Signer>).value)
+  return Object.fromEntries(KEY_ROLES.map((role, i) => [role, loaded[i]!])) as unknown as Signers
+}
+
+/** The GUID under which these keys are entered into firmware. */
+export async function loadOwner(directory: string): Promise<string> {
+  const path = join(directory, OWNER_FILE)
+  const text = await readFile(path, 'utf8').catch((cause) => {
+    throw new Fault('missing', `Cannot read ${path}: ${(cause as Error).message}`, { cause })
+  })
+  const owner = text.trim()
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(owner)) return owner
+  throw new Fault('format', `Cannot read ${path}: "${owner.slice(0, 60)}" is not a GUID in lower case`)
+}
+
+export interface KeyInfo {
+  role: KeyRole
+  purpose: string
+  subject: string
+  /** SHA-256 of the certificate's DER. */
+  fingerprint: string
+  /** Seconds since 1970. */
+  notBefore: number
+  notAfter: number
+  /** Whether the private key is here too. */
+  hasKey: boolean
+}
+
+/** What certificates a folder of keys holds. Private keys are not opened. */
+export async function showKeys(directory: string): Promise<KeyInfo[]> {
+  await requireFolder(directory)
+  return Promise.all(
+    KEY_ROLES.map(async (role) => {
+      const files = filesOf(directory, role)
+      const certificate = await loadCertificate(files.certificate)
+      return {
+        role,
+        purpose: PURPOSES[role].purpose,
+        subject: certificate.subject.replaceAll('\n', ', '),
+        fingerprint: certificate.fingerprint256.replaceAll(':', '').toLowerCase(),
+        notBefore: certificate.validFromDate.getTime() / 1000,
+        notAfter: certificate.validToDate.getTime() / 1000,
+        hasKey: await stat(files.key).then(
+          () => true,
+          () => false,
+        ),
+      }
+    }),
+  )
+}
+
+const filesOf = (directory: string, role: KeyRole) => ({
+  key: join(directory, `${role}.key`),
+  certificate: join(directory, `${role}.crt`),
+})
+
+async function generatePair(role: KeyRole, plan: KeyPlan): Promise<{ key: string; certificate: string }> {
+  const pair: { publicKey: KeyObject; privateKey: KeyObject } = await promisify(generateKeyPair)('rsa', {
+    modulusLength: RSA_BITS,
+  })
+  const serialNumber = randomBytes(16)
+  serialNumber[0] = (serialNumber[0]! & 0x3f) | 0x40
+  const prepared = prepareCertificate({
+    commonName: `${plan.commonName} ${PURPOSES[role].title}`,
+    serialNumber,
+    notBefore: plan.now,
+    notAfter: Math.floor(plan.now + plan.years * YEAR_SECONDS),
+    publicKey: pair.publicKey,
+    authority: role !== 'pcr',
+    codeSigning: role === 'db',
+  })
+  const signature = await signerOf(pair.privateKey, new Uint8Array()).sign(prepared.digest)
+  const key = pair.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+  return { key, certificate: pemOf('CERTIFICATE', attachCertificateSignature(prepared, signature)) }
+}
+
+function pemOf(label: string, der: Uint8Array): string {
+  const lines =
+    Buffer.from(der)
+      .toString('base64')
+      .match(/.{1,64}/g) ?? []
+  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`
+}
+
+function checkPlan(directory: string, { commonName, now, years }: KeyPlan): void {
+  const problems: string[] = []
+  // RFC 5280's upper bound of a common name is 64 characters; the longest title takes 17.
+  if (commonName === '' || commonName.length > 46 || /[\0-\x1f\x7f]/.test(commonName))
+    problems.push(`the common name "${commonName.slice(0, 60)}" must have 1 to 46 printable characters`)
+  if (!Number.isInteger(now) || now < 0) problems.push(`the time ${now} is not in whole seconds since 1970`)
+  if (!(years > 0 && years <= 100)) problems.push(`${years} years of validity are not between 0 and 100`)
+  if (problems.length) throw new Fault('usage', `Cannot generate keys in ${directory}: ${problems.join('; ')}`)
+}
+
+async function requireFolder(directory: string): Promise<void> {
+  const found = await stat(directory).catch(() => undefined)
+  if (!found?.isDirectory())
+    throw new Fault('missing', `Cannot load keys: there is no folder ${directory}`, {
+      hint: `bisque keys generate --keys ${directory}`,
+    })
+}
+
+async function writeOnce(path: string, text: string, mode: number): Promise<void> {
+  await using file = await open(path, 'wx', mode)
+  await file.chmod(mode)
+  await file.writeFile(text)
+  await file.sync()
+}
+
+async function sync(directory: string): Promise<void> {
+  await using folder = await open(directory, 'r')
+  await folder.sync()
+}
+
+async function hostFault<T>(directory: string, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body()
+  } catch (cause) {
+    throw new Fault('host', `Cannot generate keys in ${directory}: ${(cause as Error).message}`, { cause })
+  }
+}

@@ -1,0 +1,25 @@
+/** Signed TPM policies over PCR 11: what lets a machine unseal its secrets with any UKI this key vouches for. */
+import { type PcrBank, type PcrPolicy, policyDigest, publicKeyFingerprint } from '../formats/pcr.ts'
+import { readCertificate, sha256Bytes } from '../formats/x509.ts'
+import { type Signer, signDigest } from './signer.ts'
+
+/** A value PCR 11 is allowed to have. */
+export interface PcrValue {
+  bank: PcrBank
+  pcr: Uint8Array
+}
+
+export async function signPcrPolicies(values: readonly PcrValue[], signer: Signer): Promise<PcrPolicy[]> {
+  const keyFingerprint = publicKeyFingerprint(readCertificate(signer.certificate).publicKey)
+  const policies: PcrPolicy[] = []
+  for (const { bank, pcr } of values) {
+    const policy = policyDigest(bank, pcr)
+    const signature = await signDigest(signer, sha256Bytes(policy), 'PCR policy')
+    policies.push({ bank, keyFingerprint, policy, signature })
+  }
+  return policies
+}
+
+/** `.pcrpkey`: the key the policies are checked with, PEM. */
+export const pcrPublicKey = (signer: Signer): string =>
+  readCertificate(signer.certificate).publicKey.export({ type: 'spki', format: 'pem' }) as string
