@@ -1,0 +1,119 @@
+/**
+ * Release: the signed table of contents of a Debian suite.
+ *
+ * Spec:   https://wiki.debian.org/DebianRepository/Format
+ * Limits: SHA-256 only; MD5Sum and SHA1 lists are not read. No flat repositories.
+ */
+import type { Sha256 } from '../../base/digest.ts'
+import { Fault } from '../../base/fault.ts'
+import { field, parseStanza, type Stanza } from '../../formats/deb822.ts'
+import type { Repository } from '../repository.ts'
+import { CLOCK_TOLERANCE_MS } from './signature.ts'
+
+export interface Release {
+  suite: string
+  codename: string
+  date: Date
+  validUntil?: Date
+  architectures: readonly string[]
+  components: readonly string[]
+  acquireByHash: boolean
+  /** Index files by their path below `dists/<suite>/`. */
+  files: ReadonlyMap<string, IndexFile>
+}
+
+export interface IndexFile {
+  sha256: Sha256
+  sizeBytes: number
+}
+
+const MAX_FILES = 200_000
+
+/** Parses the verified text of a Release file. */
+export function parseRelease(text: string, source: string): Release {
+  const stanza = parseStanza(text, source)
+  const validUntil = field(stanza, 'Valid-Until')
+  return {
+    suite: field(stanza, 'Suite') ?? '',
+    codename: field(stanza, 'Codename') ?? '',
+    date: dateOf(required(stanza, 'Date', source), 'Date', source),
+    ...(validUntil === undefined ? {} : { validUntil: dateOf(validUntil, 'Valid-Until', source) }),
+    architectures: words(field(stanza, 'Architectures')),
+    components: words(field(stanza, 'Components')),
+    acquireByHash: field(stanza, 'Acquire-By-Hash') === 'yes',
+    files: filesOf(required(stanza, 'SHA256', source), source),
+  }
+}
+
+/** Refuses a Release that is not the one asked for, or not of this time. All that is wrong is said at once. */
+export function checkRelease(
+  release: Release,
+  repository: Repository,
+  options: { now: Date; allowExpired: boolean },
+  source: string,
+): void {
+  const { suite, architecture } = repository
+  const wrong: string[] = []
+  if (release.codename !== suite && release.suite !== suite)
+    wrong.push(`expected suite ${suite}, got codename "${release.codename}", suite "${release.suite}"`)
+  if (release.date.getTime() > options.now.getTime() + CLOCK_TOLERANCE_MS)
+    wrong.push(`it is dated ${stamp(release.date)}, in the future of this machine's ${stamp(options.now)}`)
+  if (!options.allowExpired && release.validUntil && release.validUntil < options.now)
+    wrong.push(`it was valid until ${stamp(release.validUntil)}, now is ${stamp(options.now)}`)
+  if (release.architectures.length > 0 && !release.architectures.includes(architecture))
+    wrong.push(`it does not offer architecture ${architecture}, only ${release.architectures.join(' ')}`)
+  const absent = repository.components.filter((component) => !offers(release, component))
+  if (absent.length > 0) wrong.push(`it does not offer component ${absent.join(', ')}, only ${release.components.join(' ')}`)
+  if (wrong.length === 0) return
+  throw new Fault('integrity', `Cannot use ${source}: ${wrong.join('; ')}`, {
+    hint: 'check the clock of this machine, the suite and components in the recipe, and the mirror',
+  })
+}
+
+/** The index of a component in the smallest form offered, and what it unpacks to. */
+export function packagesIndex(
+  release: Release,
+  component: string,
+  architecture: string,
+  source: string,
+): { path: string; file: IndexFile; unpacked: IndexFile | undefined } {
+  const name = `${component}/binary-${architecture}/Packages`
+  for (const suffix of ['.xz', '.gz', '']) {
+    const file = release.files.get(name + suffix)
+    if (file) return { path: name + suffix, file, unpacked: release.files.get(name) }
+  }
+  throw new Fault('missing', `Cannot use ${source}: it lists no ${name}.xz, .gz or plain`)
+}
+
+/** The security archive calls its components `updates/main`, and their folders `main`. */
+const offers = (release: Release, component: string) =>
+  release.components.length === 0 || release.components.some((c) => c === component || c.endsWith(`/${component}`))
+
+function filesOf(list: string, source: string): Map<string, IndexFile> {
+  const files = new Map<string, IndexFile>()
+  for (const line of list.split('\n')) {
+    if (line.trim() === '') continue
+    const match = /^\s*([0-9a-f]{64})\s+(\d{1,15})\s+(\S+)$/.exec(line)
+    if (!match) throw new Fault('format', `Cannot read ${source}: expected "SHA-256 size path", got "${line.slice(0, 120)}"`)
+    files.set(match[3]!, { sha256: match[1]!, sizeBytes: Number(match[2]) })
+    if (files.size > MAX_FILES) throw new Fault('format', `Cannot read ${source}: more than ${MAX_FILES} files`)
+  }
+  return files
+}
+
+/** `Sat, 12 Sep 2026 07:55:41 UTC`; only UTC, as the archive writes it. */
+function dateOf(text: string, name: string, source: string): Date {
+  const shape = /^[A-Z][a-z]{2}, +\d{1,2} [A-Z][a-z]{2} \d{4} \d\d?:\d\d:\d\d (UTC|GMT|Z|\+0000)$/
+  const ms = shape.test(text) ? Date.parse(text.replace(/(UTC|Z|\+0000)$/, 'GMT')) : Number.NaN
+  if (Number.isNaN(ms)) throw new Fault('format', `Cannot read ${source}: ${name} "${text.slice(0, 60)}" is not a date in UTC`)
+  return new Date(ms)
+}
+
+function required(stanza: Stanza, name: string, source: string): string {
+  const value = field(stanza, name)
+  if (value === undefined) throw new Fault('format', `Cannot read ${source}: it has no ${name} field`)
+  return value
+}
+
+const words = (text: string | undefined) => (text ?? '').split(/\s+/).filter((word) => word !== '')
+const stamp = (date: Date) => date.toISOString().replace('.000', '')
