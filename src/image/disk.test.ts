@@ -105,7 +105,7 @@ oracle('systemd-repart', 'sgdisk, systemd-repart and sfdisk read the disk we wro
   assert.match((await judge.run(['sgdisk', '--verify', path])).stdout, /No problems found/)
 
   mkdirSync(join(judge.dir, 'defs'))
-  TRIO.forEach(({ type }, i) => writeFileSync(join(judge.dir, `defs/${i}.conf`), `[Partition]\nType=${type}\n`))
+  TRIO.forEach(({ type }, i) => writeFileSync(join(judge.dir, `defs/${i}.conf`), `[Partition]\nType=${type}\nSizeMinBytes=4K\n`))
   const how = ['--dry-run=yes', '--json=short', '--offline=yes', `--definitions=${judge.dir}/defs`]
   const rows = JSON.parse((await judge.run(['systemd-repart', ...how, path])).stdout)
   assert.deepEqual(
