@@ -345,7 +345,7 @@ function equal(a: Uint8Array, startA: number, endA: number, b: Uint8Array, start
 
 /** Opens what `indexPackages` made. Every number in it is checked here, so that lookups need no checks. */
 export function openIndex(bytes: Uint8Array): PackageIndex {
-  const whole = bytes.byteOffset % 8 === 0 ? bytes : new Uint8Array(bytes)
+  const whole = bytes.byteOffset === 0 ? bytes : new Uint8Array(bytes)
   if (endianness() !== 'LE' || whole.length < HEADER_SIZE) throw corrupt(`${whole.length} bytes`)
   const header = new Uint32Array(whole.buffer, whole.byteOffset, HEADER_SIZE / 4)
   const [magic, version, records, names, provided, slots, textBytes, nameBytes] = header as unknown as number[] as [
@@ -420,8 +420,7 @@ function viewsOf(whole: Uint8Array, c: Counts) {
     throw corrupt('its counts are out of bounds')
   const expected = sections(new ArrayBuffer(0), c).sizeBytes
   if (whole.length !== expected) throw corrupt(`it has ${whole.length} bytes, its header says ${expected}`)
-  const moved = whole.byteOffset === 0 ? whole.buffer : whole.slice().buffer
-  const v = sections(moved, c).views()
+  const v = sections(whole.buffer, c).views()
   const rising = (bounds: Uint32Array, end: number) => {
     let last = 0
     for (let i = 0; i < bounds.length; i++) {
