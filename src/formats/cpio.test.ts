@@ -79,7 +79,7 @@ test('decodeCpio() refuses damaged archives', () => {
   refuses(/need 121 bytes, have 116/, (b) => b.subarray(0, b.length - 8))
   refuses(/a multiple of 4/, (b) => Buffer.concat([Buffer.alloc(2), b]))
   refuses(/expected 070701/, (b) => Buffer.concat([b, Buffer.alloc(8), Buffer.alloc(120, 'x')]))
-  refuses(/the sum of file is 0, computed 487/, (b) => b.write('070702'))
+  refuses(/the sum of file is 0, computed 486/, (b) => b.write('070702'))
 })
 
 oracle('cpio', 'cpio and bsdtar list the archive we wrote', async (_t, judge) => {
