@@ -1,0 +1,27 @@
+/** What every verb is handed, and what it gives back. */
+import type { Report } from '../base/report.ts'
+import type { Env } from '../build/env.ts'
+
+export interface Session extends Env {
+  report: Report
+  /** Root of the cache. */
+  cache: string
+  /** The caller's environment. */
+  environment: Readonly<Record<string, string | undefined>>
+  /** Aborted by Ctrl-C. Who listens gets a moment to end; without listeners the process ends at once. */
+  signal: AbortSignal
+  /** Whether to colour what is printed at the end. */
+  color: boolean
+  /** Whether a person reads along: an interactive verb may take over the terminal. */
+  json: boolean
+}
+
+export interface Outcome {
+  /** The last line of `--json`. */
+  result: Readonly<Record<string, unknown>>
+  /** What a person sees at the end. */
+  text?: string
+  exitCode?: number
+}
+
+export type Run<Options> = (options: Options, session: Session) => Promise<Outcome>

@@ -1,0 +1,73 @@
+import { join } from 'node:path'
+import { merge, object } from '@optique/core/constructs'
+import { message } from '@optique/core/message'
+import { optional } from '@optique/core/modifiers'
+import { command, constant, option } from '@optique/core/primitives'
+import { formatSize } from '../../base/size.ts'
+import { examples, folder, keysOption, offlineOption, recipeOptions, toggle } from '../options.ts'
+import type { Run } from '../session.ts'
+
+export const parser = command(
+  'build',
+  merge(
+    object({ verb: constant('build') }),
+    recipeOptions,
+    object({
+      output: optional(
+        option('-o', '--output', folder(), { description: message`Folder for the artifacts; out beside the recipe by default.` }),
+      ),
+      keys: keysOption,
+      offline: offlineOption,
+      relock: toggle('--relock', message`Replace pinned packages that the mirror no longer has, saying which.`),
+      force: toggle('--force', message`Bake even if the artifacts are there already.`),
+    }),
+  ),
+  {
+    brief: message`Bake an image`,
+    description: message`Bake the recipe into a signed image. Packages are those of bisque.lock; where there is no lock yet, one is written.`,
+    footer: examples(
+      ['bisque build', 'bake the recipe in this folder into ./out'],
+      ['bisque build examples/minimal -o /tmp/image', 'write the artifacts somewhere else'],
+      ['bisque build --profile desktop', 'with a profile of the recipe'],
+      ['bisque build --set KernelCommandLine=quiet', 'with one setting changed'],
+    ),
+  },
+)
+
+export interface BuildVerbOptions {
+  recipe: string
+  profiles: readonly string[]
+  set: readonly string[]
+  output: string | undefined
+  keys: string | undefined
+  offline: boolean
+  relock: boolean
+  force: boolean
+}
+
+export const run: Run<BuildVerbOptions> = async (options, session) => {
+  const { loadRecipe } = await import('../../recipe/recipe.ts')
+  const recipe = await loadRecipe(options.recipe, { profiles: options.profiles, set: options.set, env: session.environment })
+  for (const note of recipe.notes) session.report.tell({ type: 'note', level: 'warning', message: note })
+  const { build } = await import('../../build/build.ts')
+  const built = await build(
+    recipe,
+    {
+      output: options.output ?? recipe.settings.outputDirectory,
+      keys: options.keys ?? join(recipe.directory, 'keys'),
+      offline: options.offline,
+      relock: options.relock,
+      force: options.force,
+    },
+    session,
+  )
+  const lines = [
+    `${built.image}`,
+    `  size       ${formatSize(built.sizeBytes)}`,
+    `  root hash  ${built.rootHash}`,
+    '',
+    'Boot it:',
+    `  bisque vm ${built.image}`,
+  ]
+  return { result: { ...built }, text: lines.join('\n') }
+}

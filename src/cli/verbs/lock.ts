@@ -1,0 +1,60 @@
+import { merge, object } from '@optique/core/constructs'
+import { message } from '@optique/core/message'
+import { multiple } from '@optique/core/modifiers'
+import { argument, command, constant } from '@optique/core/primitives'
+import { string } from '@optique/core/valueparser'
+import { examples, offlineOption, recipeOptions, toggle } from '../options.ts'
+import type { Run } from '../session.ts'
+
+export const parser = command(
+  'lock',
+  merge(
+    object({ verb: constant('lock') }),
+    recipeOptions,
+    object({
+      update: toggle('--update', message`Resolve anew: all packages, or only those named after the recipe.`),
+      packages: multiple(
+        argument(string({ metavar: 'PACKAGE' }), {
+          description: message`With --update: packages to take the newest version of.`,
+        }),
+      ),
+      offline: offlineOption,
+    }),
+  ),
+  {
+    brief: message`Resolve packages and write bisque.lock`,
+    description: message`Resolve the recipe's packages and pin each by version, size and SHA-256 in bisque.lock beside it. A lock that still fits the recipe is left alone.`,
+    footer: examples(
+      ['bisque lock', 'write bisque.lock for the recipe in this folder'],
+      ['bisque lock --update', 'take the newest version of everything'],
+      ['bisque lock . --update openssl libssl3t64', 'take the newest version of two packages'],
+    ),
+  },
+)
+
+export interface LockVerbOptions {
+  recipe: string
+  profiles: readonly string[]
+  set: readonly string[]
+  update: boolean
+  packages: readonly string[]
+  offline: boolean
+}
+
+export const run: Run<LockVerbOptions> = async (options, session) => {
+  const { Fault } = await import('../../base/fault.ts')
+  if (options.packages.length > 0 && !options.update) {
+    throw new Fault('usage', `Cannot lock: "${options.packages[0]}" is a package to update, but --update is not given`, {
+      hint: `bisque lock ${options.recipe} --update ${options.packages.join(' ')}`,
+    })
+  }
+  const { loadRecipe } = await import('../../recipe/recipe.ts')
+  const recipe = await loadRecipe(options.recipe, { profiles: options.profiles, set: options.set, env: session.environment })
+  const { lockRecipe } = await import('../../build/lock.ts')
+  const locked = await lockRecipe(
+    recipe,
+    { update: options.update ? options.packages : undefined, offline: options.offline },
+    session,
+  )
+  return { result: { ...locked }, text: locked.summary }
+}
