@@ -1,0 +1,141 @@
+/**
+ * Tools trees: the programs Bisque runs beside its own code (QEMU, firmware, a software TPM; the judges of its tests),
+ * from Debian packages that are locked like those of an image, unpacked once into the cache and run in the sandbox.
+ *
+ * `tools/<name>.lock` comes with Bisque. When the mirror has moved on, the lock is renewed in the cache, visibly.
+ */
+import { existsSync } from 'node:fs'
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { digestOf } from '../base/digest.ts'
+import { debianRepositories } from '../packages/deb/debian.ts'
+import { unpackPackages } from '../packages/deb/unpack.ts'
+import { fetchPackages, isSuperseded } from '../packages/fetch.ts'
+import { type Lock, snapshotsOf } from '../packages/lock.ts'
+import type { FetchedPackage } from '../packages/package.ts'
+import type { Env } from './env.ts'
+import { loadLock, resolveLock, writeLock } from './lock.ts'
+
+// biome-ignore format: table
+const TOOLS = {
+  vm: ['ovmf', 'qemu-system-x86', 'swtpm'],
+  judge: [
+    'apt', 'apt-utils', 'attr', 'binutils', 'cpio', 'cryptsetup-bin', 'dose-distcheck', 'dosfstools', 'dpkg-dev', 'e2fsprogs',
+    'efitools', 'erofs-utils', 'fdisk', 'gdisk', 'gnupg', 'gpgv', 'initramfs-tools-core', 'jq', 'kmod', 'libarchive-tools',
+    'libcap2-bin', 'mkosi', 'mtools', 'openssl', 'osslsigncode', 'python3-virt-firmware', 'sbsigntool', 'squashfs-tools',
+    'systemd', 'systemd-boot', 'systemd-boot-efi', 'systemd-container', 'systemd-repart', 'systemd-ukify', 'xz-utils', 'zstd',
+  ],
+} as const
+
+export type ToolsName = keyof typeof TOOLS
+
+const RELEASE = 'trixie'
+
+/** Folder of the tools tree, made when it is not there. It is complete, or absent: it appears by rename. */
+export async function toolsTree(name: ToolsName, env: Env): Promise<string> {
+  const lock = await toolsLock(name, env)
+  const tree = treePath(env.cache, lock)
+  if (existsSync(tree)) return tree
+  return env.report.step(`Prepare ${name} tools`, async (report) => {
+    const packages = await fetchTools(name, lock, { ...env, report })
+    const made = treePath(env.cache, packages.lock)
+    if (existsSync(made)) return made
+    const fresh = `${made}.${process.pid}.tmp`
+    try {
+      await mkdir(fresh, { recursive: true })
+      await report.step('Unpack tools', (report) => unpackPackages(fresh, packages.files, report))
+      await settle(fresh)
+      await rename(fresh, made).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
+      })
+    } finally {
+      await rm(fresh, { recursive: true, force: true })
+    }
+    return made
+  })
+}
+
+/** Writes the lock that comes with Bisque anew. */
+export async function relockTools(name: ToolsName, env: Env): Promise<Lock> {
+  const lock = await resolveTools(name, env)
+  await writeLock(shippedLock(name), lock)
+  return lock
+}
+
+const shippedLock = (name: ToolsName): string => fileURLToPath(new URL(`../../tools/${name}.lock`, import.meta.url))
+const renewedLock = (name: ToolsName, env: Env): string => join(env.cache, 'tools', `${name}.lock`)
+const treePath = (cache: string, lock: Lock): string => join(cache, 'tools', digestOf(lock.tools).slice(0, 16))
+const requestOf = (name: ToolsName): string => digestOf({ release: RELEASE, packages: TOOLS[name] })
+
+/** The lock in force: one that was renewed here because the shipped one is gone from the mirror, else the shipped one. */
+async function toolsLock(name: ToolsName, env: Env): Promise<Lock> {
+  for (const path of [renewedLock(name, env), shippedLock(name)]) {
+    const lock = await loadLock(path)
+    if (lock !== undefined && lock.request === requestOf(name)) return lock
+  }
+  return renew(name, env)
+}
+
+async function fetchTools(name: ToolsName, lock: Lock, env: Env): Promise<{ lock: Lock; files: FetchedPackage[] }> {
+  try {
+    return { lock, files: await fetchLocked(lock, env) }
+  } catch (error) {
+    if (!isSuperseded(error)) throw error
+    env.report.tell({
+      type: 'note',
+      level: 'warning',
+      message: `the mirror no longer has the locked ${name} tools; locking today's versions`,
+    })
+    const renewed = await renew(name, env)
+    return { lock: renewed, files: await fetchLocked(renewed, env) }
+  }
+}
+
+const fetchLocked = (lock: Lock, env: Env): Promise<FetchedPackage[]> =>
+  env.report.step('Fetch tools', (report) =>
+    fetchPackages(
+      lock.tools,
+      repositories(),
+      { store: env.store, offline: env.offline, snapshots: snapshotsOf(lock), ...(env.network ? { network: env.network } : {}) },
+      report,
+    ),
+  )
+
+async function renew(name: ToolsName, env: Env): Promise<Lock> {
+  const lock = await resolveTools(name, env)
+  await mkdir(join(env.cache, 'tools'), { recursive: true })
+  await writeLock(renewedLock(name, env), lock)
+  return lock
+}
+
+const resolveTools = (name: ToolsName, env: Env): Promise<Lock> =>
+  env.report.step(`Lock ${name} tools`, (report) =>
+    resolveLock(
+      {
+        request: requestOf(name),
+        repositories: repositories(),
+        architecture: 'amd64',
+        groups: { image: NOTHING, initrd: NOTHING, tools: { packages: TOOLS[name], recommends: false } },
+      },
+      { ...env, report },
+    ),
+  )
+
+const NOTHING = { packages: [], recommends: false, withEssential: false }
+
+const repositories = () => debianRepositories({ release: RELEASE, architecture: 'amd64' })
+
+/** What packages leave to their scripts and tools cannot do without: names for the numbers 0 and 65534, resolvers off. */
+async function settle(tree: string): Promise<void> {
+  const etc = join(tree, 'etc')
+  await mkdir(etc, { recursive: true })
+  await writeFile(
+    join(etc, 'passwd'),
+    'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n',
+  )
+  await writeFile(join(etc, 'group'), 'root:x:0:\ntty:x:5:\ndisk:x:6:\nnogroup:x:65534:\n')
+  await writeFile(join(etc, 'nsswitch.conf'), 'passwd: files\ngroup: files\nhosts: files\n')
+  for (const folder of ['root', 'tmp', 'run', 'proc', 'dev', 'sys', 'var/tmp', 'work'])
+    await mkdir(join(tree, folder), { recursive: true })
+}
