@@ -25,8 +25,8 @@ const globals = object('Global options', {
     flag('--json', { description: message`Print events as JSON, one a line; the last line is the result.` }),
     false,
   ),
-  directory: optional(option('-C', folder(), { description: message`Change to this folder first.` })),
-  cache: optional(
+  chdir: optional(option('-C', folder(), { description: message`Change to this folder first.` })),
+  cacheFolder: optional(
     option('--cache', folder(), { description: message`Folder of the cache; bisque in $XDG_CACHE_HOME by default.` }),
   ),
 })
@@ -63,7 +63,7 @@ export function parseArguments(args: readonly string[], { version, color, column
     throw shown
   }
   try {
-    const { json, directory, cache, ...options } = runParser(parser, 'bisque', args.length === 0 ? ['--help'] : args, {
+    const { json, chdir, cacheFolder, ...options } = runParser(parser, 'bisque', args.length === 0 ? ['--help'] : args, {
       help: { option: { names: ['-h', '--help'] }, command: true, onShow: stop },
       version: { value: version, option: true, onShow: stop },
       completion: { command: true, shells: { bash, fish, zsh }, onShow: stop },
@@ -83,7 +83,7 @@ export function parseArguments(args: readonly string[], { version, color, column
     })
     const name = options.verb.split(' ')[0] as keyof typeof verbs
     const run = verbs[name].run as (options: unknown, session: Session) => Promise<Outcome>
-    return { verb: options.verb, json, directory, cache, run: (session) => run(options, session) }
+    return { verb: options.verb, json, directory: chdir, cache: cacheFolder, run: (session) => run(options, session) }
   } catch (error) {
     if (error === shown) return { page: pages.join('\n') }
     throw error

@@ -2,7 +2,7 @@
 import type { Report } from '../base/report.ts'
 import type { Env } from '../build/env.ts'
 
-export interface Session extends Env {
+export interface Session {
   report: Report
   /** Root of the cache. */
   cache: string
@@ -25,3 +25,9 @@ export interface Outcome {
 }
 
 export type Run<Options> = (options: Options, session: Session) => Promise<Outcome>
+
+/** What stages need, with the store opened. */
+export async function openEnv({ cache, report }: Session, { offline = false } = {}): Promise<Env> {
+  const { openStore } = await import('../store/store.ts')
+  return { cache, store: await openStore(cache), report, now: new Date(), offline }
+}

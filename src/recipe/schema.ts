@@ -226,8 +226,8 @@ export const SETTINGS = {
   skeletonTrees:                 row('Content', trees),
   /** Trees copied in after packages are installed. */
   extraTrees:                    row('Content', trees),
-  /** Packages removed at the end. */
-  removePackages:                row('Content', names),
+  /** Packages left out, or removed at the end. */
+  removePackages:                row('Content', names, { resolves: true }),
   /** Files removed at the end, as globs. */
   removeFiles:                   row('Content', list(type.imagePath)),
   /** Remove the package manager's database; by default when the package manager is not in the image. */

@@ -5,7 +5,7 @@ import { optional } from '@optique/core/modifiers'
 import { command, constant, option } from '@optique/core/primitives'
 import { formatSize } from '../../base/size.ts'
 import { examples, folder, keysOption, offlineOption, recipeOptions, toggle } from '../options.ts'
-import type { Run } from '../session.ts'
+import { openEnv, type Run } from '../session.ts'
 
 export const parser = command(
   'build',
@@ -55,11 +55,10 @@ export const run: Run<BuildVerbOptions> = async (options, session) => {
     {
       output: options.output ?? recipe.settings.outputDirectory,
       keys: options.keys ?? join(recipe.directory, 'keys'),
-      offline: options.offline,
       relock: options.relock,
       force: options.force,
     },
-    session,
+    await openEnv(session, options),
   )
   const lines = [
     `${built.image}`,

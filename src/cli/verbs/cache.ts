@@ -5,7 +5,7 @@ import { command, constant, option } from '@optique/core/primitives'
 import { integer } from '@optique/core/valueparser'
 import { formatSize } from '../../base/size.ts'
 import { examples } from '../options.ts'
-import type { Run } from '../session.ts'
+import { openEnv, type Run } from '../session.ts'
 
 export const parser = command(
   'cache',
@@ -46,9 +46,8 @@ export const parser = command(
 export type CacheOptions = { verb: 'cache show' } | { verb: 'cache prune'; days: number }
 
 export const run: Run<CacheOptions> = async (options, session) => {
-  const { openStore } = await import('../../store/store.ts')
   const { prune, usage } = await import('../../store/prune.ts')
-  const store = await openStore(session.cache)
+  const { store } = await openEnv(session)
   if (options.verb === 'cache show') {
     const used = await usage(store)
     const lines = [session.cache, `  ${formatSize(used.blobBytes)} in ${used.blobs} files, ${used.keys} remembered results`]

@@ -1,5 +1,5 @@
 import { constants, copyFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
-import { join, relative } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
@@ -50,14 +50,22 @@ export const run: Run<InitOptions> = async ({ directory, template }) => {
     to: join(directory, RENAMED[name] ?? name),
   }))
   const there = files.filter(({ to }) => existsSync(to)).map(({ to }) => to)
-  if (there.length > 0)
-    throw new Fault('usage', `Cannot write recipe: ${there.join(', ')} would be overwritten`, { hint: 'bisque init NEW-FOLDER' })
+  // A folder may well have a .gitignore; a recipe it must not have.
+  const recipe = there.find((file) => basename(file) === 'recipe.ts')
+  if (recipe !== undefined) {
+    throw new Fault('usage', `Cannot write recipe: ${recipe} would be overwritten`, { hint: 'bisque init NEW-FOLDER' })
+  }
   mkdirSync(directory, { recursive: true })
-  for (const { from, to } of files) copyFileSync(from, to, constants.COPYFILE_EXCL)
-  const written = files.map(({ to }) => to)
+  const fresh = files.filter(({ to }) => !there.includes(to))
+  for (const { from, to } of fresh) copyFileSync(from, to, constants.COPYFILE_EXCL)
+  const written = fresh.map(({ to }) => to)
   const here = relative('.', directory) === ''
-  const text = [...written.map((file) => `Wrote ${file}`), '', 'Bake it:', `  bisque build${here ? '' : ` ${directory}`}`].join(
-    '\n',
-  )
-  return { result: { written }, text }
+  const text = [
+    ...written.map((file) => `Wrote ${file}`),
+    ...there.map((file) => `Kept ${file}`),
+    '',
+    'Bake it:',
+    `  bisque build${here ? '' : ` ${directory}`}`,
+  ].join('\n')
+  return { result: { written, kept: there }, text }
 }

@@ -3,8 +3,9 @@ import { message } from '@optique/core/message'
 import { multiple } from '@optique/core/modifiers'
 import { argument, command, constant } from '@optique/core/primitives'
 import { string } from '@optique/core/valueparser'
+import type { LockChange } from '../../packages/lock.ts'
 import { examples, offlineOption, recipeOptions, toggle } from '../options.ts'
-import type { Run } from '../session.ts'
+import { openEnv, type Run } from '../session.ts'
 
 export const parser = command(
   'lock',
@@ -51,10 +52,13 @@ export const run: Run<LockVerbOptions> = async (options, session) => {
   const { loadRecipe } = await import('../../recipe/recipe.ts')
   const recipe = await loadRecipe(options.recipe, { profiles: options.profiles, set: options.set, env: session.environment })
   const { lockRecipe } = await import('../../build/lock.ts')
-  const locked = await lockRecipe(
-    recipe,
-    { update: options.update ? options.packages : undefined, offline: options.offline },
-    session,
-  )
-  return { result: { ...locked }, text: locked.summary }
+  const update = options.update ? (options.packages.length > 0 ? options.packages : ('all' as const)) : undefined
+  const env = await openEnv(session, options)
+  const { path, lock, changes, written } = await lockRecipe(recipe, update === undefined ? {} : { update }, env)
+  const counts = { image: lock.image.length, initrd: lock.initrd.length, tools: lock.tools.length }
+  const pins = `${counts.image} packages for the image, ${counts.initrd} for the initrd, ${counts.tools} for tools`
+  const text = [...changes.map(changeLine), `${written ? 'Wrote' : 'Nothing to change in'} ${path}: ${pins}`].join('\n')
+  return { result: { path, written, counts, changes }, text }
 }
+
+const changeLine = ({ group, name, from, to }: LockChange): string => `  ${group} ${name} ${from ?? '(new)'} → ${to ?? '(gone)'}`
