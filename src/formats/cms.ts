@@ -226,12 +226,15 @@ function decodeAttributes(bytes: Uint8Array): NonNullable<SignerInfo['attributes
   const asSet = retagged(TAG.set, bytes)
   const list = derReader(asSet, 'PKCS#7').enter('signedAttributes', TAG.set)
   const found: NonNullable<SignerInfo['attributes']> = { digest: sha256Bytes(asSet) }
-  for (let count = 0; list.peek() !== undefined; count++) {
-    if (count === MAX_ATTRIBUTES) throw tooMany('signed attributes', MAX_ATTRIBUTES)
+  const seen = new Set<string>()
+  while (list.peek() !== undefined) {
+    if (seen.size === MAX_ATTRIBUTES) throw tooMany('signed attributes', MAX_ATTRIBUTES)
     const attribute = list.enter('attribute', TAG.sequence)
     const type = formatOid(attribute.take('type', TAG.oid).content)
     const values = attribute.enter('values', TAG.set)
     attribute.end()
+    if (seen.has(type)) throw new Fault('format', `Cannot read PKCS#7: its signed attribute ${type} is there twice`)
+    seen.add(type)
     if (type === CMS_OID.contentType) found.contentType = formatOid(values.take('contentType', TAG.oid).content)
     else if (type === CMS_OID.messageDigest) found.messageDigest = values.take('messageDigest', TAG.octetString).content
     else if (type === CMS_OID.signingTime) found.signingTime = parseDerTime(values.take('signingTime'))

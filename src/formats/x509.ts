@@ -90,9 +90,19 @@ export function readCertificate(certificate: Uint8Array | string): X509Certifica
 /** What RSA PKCS#1 v1.5 encrypts for a SHA-256 digest. */
 export const digestInfo = (digest: Uint8Array): Uint8Array => sequence(SHA256, octetString(digest))
 
+/** The certificate's key; a Fault where node:crypto, which reads it only now, cannot. */
+export function publicKeyOf(certificate: Uint8Array): KeyObject {
+  const read = readCertificate(certificate)
+  try {
+    return read.publicKey
+  } catch (cause) {
+    throw new Fault('format', `Cannot read certificate: ${(cause as Error).message}`, { cause })
+  }
+}
+
 /** Whether `signature` is the certificate's key's RSA PKCS#1 v1.5 signature of a SHA-256 digest. */
 export function verifyDigest(certificate: Uint8Array, digest: Uint8Array, signature: Uint8Array): boolean {
-  const key = readCertificate(certificate).publicKey
+  const key = publicKeyOf(certificate)
   if (key.asymmetricKeyType !== 'rsa') return false
   try {
     return publicDecrypt({ key, padding: constants.RSA_PKCS1_PADDING }, signature).equals(digestInfo(digest))

@@ -21,7 +21,7 @@ import {
 } from '../formats/pcr.ts'
 import { decodePe, extendPe, findSection, NX_COMPAT, replaceSection, sectionContent } from '../formats/pe.ts'
 import { checkUkiTexts, composeSbat, splitProfiles, UKI_FILE_ORDER, UKI_SBAT } from '../formats/uki.ts'
-import { readCertificate } from '../formats/x509.ts'
+import { publicKeyOf } from '../formats/x509.ts'
 import { type PcrValue, pcrPublicKey, signPcrPolicies } from '../signing/pcr.ts'
 import { type Signer, type Signers, signDigest } from '../signing/signer.ts'
 import type { Content } from '../tree/tree.ts'
@@ -178,7 +178,7 @@ async function partOf(name: string, contents: readonly Content[]): Promise<Part>
 
 /** The size of `.pcrsig` text before there are signatures: all its values have sizes known beforehand. */
 function pcrSignaturesSize(signer: Signer, banks: readonly PcrBank[]): number {
-  const bits = readCertificate(signer.certificate).publicKey.asymmetricKeyDetails?.modulusLength ?? 0
+  const bits = publicKeyOf(signer.certificate).asymmetricKeyDetails?.modulusLength ?? 0
   const policies = banks.flatMap((bank) =>
     PHASE_PATHS.map((_, i) => ({
       bank,

@@ -2,7 +2,7 @@
 import { constants, createPrivateKey, createPublicKey, type KeyObject, privateEncrypt, type X509Certificate } from 'node:crypto'
 import { open, readFile } from 'node:fs/promises'
 import { Fault } from '../base/fault.ts'
-import { digestInfo, readCertificate } from '../formats/x509.ts'
+import { digestInfo, publicKeyOf, readCertificate } from '../formats/x509.ts'
 import type { Signer } from './signer.ts'
 
 export interface KeyFiles {
@@ -31,7 +31,7 @@ export async function loadFileSigner(files: KeyFiles, options: { epoch: number }
       `Cannot sign with ${files.certificate}: certificate expired ${day(expires)}, image time is ${day(options.epoch)}`,
       { hint: 'Make new keys in another folder: bisque keys generate --keys DIR' },
     )
-  if (!createPublicKey(key).equals(certificate.publicKey))
+  if (!createPublicKey(key).equals(publicKeyOf(certificate.raw)))
     throw new Fault('usage', `Cannot sign with ${files.key}: it is not the key of certificate ${files.certificate}`)
   return signerOf(key, certificate.raw)
 }

@@ -1,6 +1,6 @@
 /** Signed TPM policies over PCR 11: what lets a machine unseal its secrets with any UKI this key vouches for. */
 import { type PcrBank, type PcrPolicy, policyDigest, publicKeyFingerprint } from '../formats/pcr.ts'
-import { readCertificate, sha256Bytes } from '../formats/x509.ts'
+import { publicKeyOf, sha256Bytes } from '../formats/x509.ts'
 import { type Signer, signDigest } from './signer.ts'
 
 /** A value PCR 11 is allowed to have. */
@@ -10,7 +10,7 @@ export interface PcrValue {
 }
 
 export async function signPcrPolicies(values: readonly PcrValue[], signer: Signer): Promise<PcrPolicy[]> {
-  const keyFingerprint = publicKeyFingerprint(readCertificate(signer.certificate).publicKey)
+  const keyFingerprint = publicKeyFingerprint(publicKeyOf(signer.certificate))
   const policies: PcrPolicy[] = []
   for (const { bank, pcr } of values) {
     const policy = policyDigest(bank, pcr)
@@ -22,4 +22,4 @@ export async function signPcrPolicies(values: readonly PcrValue[], signer: Signe
 
 /** `.pcrpkey`: the key the policies are checked with, PEM. */
 export const pcrPublicKey = (signer: Signer): string =>
-  readCertificate(signer.certificate).publicKey.export({ type: 'spki', format: 'pem' }) as string
+  publicKeyOf(signer.certificate).export({ type: 'spki', format: 'pem' }) as string
