@@ -7,7 +7,8 @@
  *
  * Several processes may share a store without a lock: a blob appears under its name by rename, complete, and the same
  * name always means the same bytes. Nothing is fsynced: a machine that loses power may leave a short blob, which is
- * noticed like any other damage, because whoever takes a blob out checks it (`verified`, `read`) and gets it anew.
+ * noticed like any other damage, because whoever takes a blob out checks it (`verified`, `read`) and gets it anew. A damaged
+ * blob stays until a whole one replaces it: removing it could hit the whole one another process just put there.
  */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -30,9 +31,9 @@ export interface Store {
   path(digest: Sha256): string
   /** Whether a blob is there with this size. Cheap; does not read it. */
   has(digest: Sha256, sizeBytes?: number): Promise<boolean>
-  /** The path of a blob whose bytes were just checked. A damaged blob is removed and, like a missing one, `undefined`. */
+  /** The path of a blob whose bytes were just checked; `undefined` when it is missing or damaged, so put it (again). */
   verified(digest: Sha256, sizeBytes?: number): Promise<string | undefined>
-  /** The checked bytes of a blob. A damaged blob is removed and, like a missing one, `undefined`. */
+  /** The checked bytes of a blob; `undefined` when it is missing or damaged, so put it (again). */
   read(digest: Sha256): Promise<Buffer | undefined>
   /** Stores bytes. `expected` is checked before they get their name. */
   put(bytes: Uint8Array | AsyncIterable<Uint8Array>, expected?: Partial<Blob>): Promise<Blob>
@@ -69,7 +70,7 @@ function storeIn(cache: string, root: string): Store {
       const size = await sizeOf(file)
       if (size === undefined) return undefined
       const intact = (sizeBytes === undefined || size === sizeBytes) && (await hashOf(file)) === digest
-      if (!intact) return void (await rm(file, { force: true }))
+      if (!intact) return undefined
       await touch(file)
       return file
     },
@@ -77,7 +78,7 @@ function storeIn(cache: string, root: string): Store {
       const file = path(digest)
       const bytes = await readFile(file).catch(ifMissing)
       if (bytes === undefined) return undefined
-      if (sha256(bytes) !== digest) return void (await rm(file, { force: true }))
+      if (sha256(bytes) !== digest) return undefined
       await touch(file)
       return bytes
     },
@@ -141,17 +142,17 @@ export async function diskFault(error: unknown, folder: string, what: string): P
       cause: error,
     })
   }
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
-    return new Fault(
-      'host',
-      `Cannot write ${what} to ${folder}: ${code === 'EROFS' ? 'read-only file system' : 'permission denied'}`,
-      {
-        hint: 'choose a folder of your own with --cache DIR',
-        cause: error,
-      },
-    )
-  }
-  return error
+  const why = REFUSALS[code ?? '']
+  if (why === undefined) return error
+  const hint = 'choose a folder of your own with --cache DIR'
+  return new Fault('host', `Cannot write ${what} to ${folder}: ${why}`, { hint, cause: error })
+}
+
+const REFUSALS: Record<string, string | undefined> = {
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EROFS: 'read-only file system',
+  ENOTDIR: 'not a folder',
 }
 
 export async function mkdirs(folder: string): Promise<void> {
