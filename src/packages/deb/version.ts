@@ -21,7 +21,13 @@ export function parseVersion(text: string): DebVersion {
   const dash = rest.lastIndexOf('-')
   const upstream = dash < 0 ? rest : rest.slice(0, dash)
   const revision = dash < 0 ? '' : rest.slice(dash + 1)
-  if (!match || upstream === '' || (dash >= 0 && revision === '') || revision.includes(':')) {
+  if (
+    !match ||
+    upstream === '' ||
+    (dash >= 0 && revision === '') ||
+    revision.includes(':') ||
+    (match[1] === undefined && upstream.includes(':'))
+  ) {
     throw new Fault(
       'format',
       `Cannot read version ${JSON.stringify(text)}: expected [epoch:]upstream[-revision], starting with a digit`,
