@@ -1,0 +1,183 @@
+/** Making and checking dm-verity hash trees: blocks are hashed by worker threads, a few megabytes at a time. */
+import { hash } from 'node:crypto'
+import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { Fault } from '../base/fault.ts'
+import { DIGEST, decodeVerity, encodeVerity, VERITY_BLOCK, verityTree } from '../formats/verity.ts'
+import { type Moved, moved, taskOf, type Workers, withWorkers } from '../run/workers.ts'
+
+/**
+ * Writes the hash device of the data at `dataPath`, whose size must be a multiple of 4096.
+ * On failure there is no file at `hashPath`.
+ */
+export async function writeVerity(
+  dataPath: string,
+  hashPath: string,
+  options: { salt: Uint8Array; uuid: string; threads?: number | undefined },
+): Promise<{ rootHash: string; sizeBytes: number }> {
+  const dataBytes = sizeOf(dataPath)
+  if (dataBytes === 0 || dataBytes % VERITY_BLOCK !== 0)
+    throw new Fault(
+      'usage',
+      `Cannot protect ${dataPath} with verity: it has ${dataBytes} bytes, expected a multiple of ${VERITY_BLOCK}`,
+    )
+  const { salt } = options
+  const dataBlocks = dataBytes / VERITY_BLOCK
+  const superblock = encodeVerity({ uuid: options.uuid, salt, dataBlocks })
+  const { levels, blocks } = verityTree(dataBlocks)
+  const fd = openSync(hashPath, 'w')
+  try {
+    writeAll(fd, superblock, 0)
+    let digests = await withWorkers(threadsFor(dataBytes, options.threads), (workers) =>
+      hashFile(workers, dataPath, dataBlocks, salt),
+    )
+    for (const level of levels) {
+      const bytes = new Uint8Array(level.blocks * VERITY_BLOCK)
+      bytes.set(digests)
+      writeAll(fd, bytes, level.startBlock * VERITY_BLOCK)
+      digests = hashBlocks(bytes, salt)
+    }
+    return { rootHash: Buffer.from(digests).toString('hex'), sizeBytes: blocks * VERITY_BLOCK }
+  } catch (error) {
+    await rm(hashPath, { force: true })
+    throw error
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/**
+ * Checks every block of the data and of the tree against the root hash. A Fault names what is wrong: the first
+ * blocks that differ and how many there are.
+ */
+export async function verifyVerity(
+  dataPath: string,
+  hashPath: string,
+  rootHash: string,
+  options: { threads?: number | undefined } = {},
+): Promise<void> {
+  const { salt, dataBlocks } = decodeVerity(readAt(hashPath, 0, 512))
+  const dataBytes = sizeOf(dataPath)
+  const tree = verityTree(dataBlocks)
+  if (dataBytes < dataBlocks * VERITY_BLOCK)
+    throw new Fault(
+      'integrity',
+      `Cannot trust ${dataPath}: it has ${dataBytes} bytes, its verity superblock says ${dataBlocks * VERITY_BLOCK}`,
+    )
+  const hashBytes = sizeOf(hashPath)
+  if (hashBytes < tree.blocks * VERITY_BLOCK)
+    throw new Fault(
+      'integrity',
+      `Cannot trust ${hashPath}: it has ${hashBytes} bytes, its tree needs ${tree.blocks * VERITY_BLOCK}`,
+    )
+
+  let expected: Uint8Array = Buffer.from(rootHash, 'hex')
+  for (const [n, level] of [...tree.levels.entries()].reverse()) {
+    const bytes = readAt(hashPath, level.startBlock * VERITY_BLOCK, level.blocks * VERITY_BLOCK)
+    const what =
+      n === tree.levels.length - 1 ? `root hash ${rootHash} does not match ${hashPath}` : `level ${n} of its hash tree is wrong`
+    compare(dataPath, hashBlocks(bytes, salt), expected, what)
+    const digests = (n === 0 ? dataBlocks : tree.levels[n - 1]!.blocks) * DIGEST
+    if (bytes.subarray(digests).some((byte) => byte !== 0))
+      throw new Fault('integrity', `Cannot trust ${hashPath}: level ${n} of its tree is not padded with zeros`)
+    expected = bytes.subarray(0, digests)
+  }
+  const digests = await withWorkers(threadsFor(dataBytes, options.threads), (workers) =>
+    hashFile(workers, dataPath, dataBlocks, salt),
+  )
+  compare(dataPath, digests, expected, 'its blocks do not match their digests')
+}
+
+const RUN_BYTES = 4 << 20
+
+interface Run {
+  path: string
+  offset: number
+  sizeBytes: number
+  salt: Uint8Array
+}
+
+/** Task: digests of the blocks of a part of a file. */
+export function hashRun(run: Run): Moved<Uint8Array> {
+  const digests = hashBlocks(readAt(run.path, run.offset, run.sizeBytes), run.salt)
+  return moved(digests, [digests.buffer])
+}
+
+/** Small data is not worth a second thread's start. */
+const threadsFor = (dataBytes: number, threads: number | undefined): number | undefined => (dataBytes <= RUN_BYTES ? 1 : threads)
+
+/** Digests of all blocks of a file: 32 bytes for each 4096, which are held. */
+async function hashFile(workers: Workers, path: string, blocks: number, salt: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+  const sizeBytes = blocks * VERITY_BLOCK
+  const digests = new Uint8Array(blocks * DIGEST)
+  const next = { offset: 0 }
+  const feed = async () => {
+    while (next.offset < sizeBytes) {
+      const { offset } = next
+      next.offset += RUN_BYTES
+      const run = { path, offset, sizeBytes: Math.min(RUN_BYTES, sizeBytes - offset), salt }
+      digests.set(await workers.run(taskOf(import.meta.url, hashRun), run), (offset / VERITY_BLOCK) * DIGEST)
+    }
+  }
+  await Promise.all(Array.from({ length: 2 * workers.size }, feed))
+  return digests
+}
+
+/** SHA-256 of salt and block, for each block. */
+function hashBlocks(bytes: Uint8Array, salt: Uint8Array): Uint8Array<ArrayBuffer> {
+  const salted = Buffer.alloc(salt.length + VERITY_BLOCK)
+  salted.set(salt)
+  const digests = Buffer.from(new ArrayBuffer((bytes.length / VERITY_BLOCK) * DIGEST))
+  for (let at = 0, out = 0; at < bytes.length; at += VERITY_BLOCK, out += DIGEST) {
+    salted.set(bytes.subarray(at, at + VERITY_BLOCK), salt.length)
+    digests.write(hash('sha256', salted, 'binary'), out, 'latin1')
+  }
+  return digests
+}
+
+function compare(dataPath: string, got: Uint8Array, expected: Uint8Array, what: string): void {
+  if (Buffer.compare(got, expected) === 0) return
+  const wrong: number[] = []
+  for (let at = 0; at < got.length; at += DIGEST) {
+    if (Buffer.compare(got.subarray(at, at + DIGEST), expected.subarray(at, at + DIGEST)) !== 0) wrong.push(at / DIGEST)
+  }
+  const list = wrong.slice(0, 8).join(', ') + (wrong.length > 8 ? ', …' : '')
+  throw new Fault('integrity', `Cannot trust ${dataPath}: ${what} (${wrong.length} of ${got.length / DIGEST} blocks: ${list})`)
+}
+
+function sizeOf(path: string): number {
+  const fd = open(path)
+  try {
+    return fstatSync(fd).size
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function open(path: string): number {
+  try {
+    return openSync(path, 'r')
+  } catch (cause) {
+    throw new Fault('missing', `Cannot read ${path}: ${(cause as Error).message}`, { cause })
+  }
+}
+
+function readAt(path: string, offset: number, sizeBytes: number): Uint8Array {
+  const fd = open(path)
+  try {
+    const bytes = Buffer.allocUnsafeSlow(sizeBytes)
+    for (let at = 0; at < sizeBytes; ) {
+      const got = readSync(fd, bytes, at, sizeBytes - at, offset + at)
+      if (got === 0)
+        throw new Fault('integrity', `Cannot read ${path}: it ends at ${offset + at}, expected ${offset + sizeBytes}`)
+      at += got
+    }
+    return bytes
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function writeAll(fd: number, bytes: Uint8Array, position: number): void {
+  for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, position + at)
+}
