@@ -37,11 +37,13 @@ export function openConsole(stream: Duplex): Console {
   const wake = () => {
     for (const look of [...waiting]) look()
   }
-  stream.on('error', () => {}) // its end is told by 'close'
-  stream.on('close', () => {
+  const end = () => {
     ended = true
     wake()
-  })
+  }
+  stream.on('error', () => {}) // its end is told by 'close'
+  stream.on('end', end)
+  stream.on('close', end)
   stream.on('data', (chunk: Buffer) => {
     for (const listener of listeners) listener(chunk)
     text += clean(chunk)

@@ -85,6 +85,7 @@ export async function connectQmp(stream: Duplex): Promise<Qmp> {
 function readLines(stream: Duplex, take: (message: Record<string, unknown>) => void, end: (why: string) => void): void {
   let pending: Buffer = Buffer.alloc(0)
   stream.on('error', (error) => end(error.message))
+  stream.on('end', () => end('it has ended'))
   stream.on('close', () => end('it has ended'))
   stream.on('data', (chunk: Buffer) => {
     pending = Buffer.concat([pending, chunk])

@@ -25,7 +25,7 @@ export interface GuestShell {
   ready(timeoutMs: number, since?: number): Promise<string>
   /** How many times the guest has come up. */
   readonly boots: number
-  /** Runs a command with `sh -c`, its input empty. Commands run one after another. */
+  /** Runs a command with `sh -c`, its input empty, once the guest has come up. Commands run one after another. */
   run(command: string, timeoutMs: number): Promise<GuestOutcome>
 }
 
@@ -106,11 +106,13 @@ export function openShell(stream: Duplex, word: string): GuestShell {
       else asked.output.push(line)
     }
   })
-  stream.on('close', () => {
+  const end = () => {
     ended = true
     fail('the machine has stopped')
     wake()
-  })
+  }
+  stream.on('end', end)
+  stream.on('close', end)
 
   const ask = (command: string, timeoutMs: number) =>
     new Promise<GuestOutcome>((resolve, reject) => {
@@ -133,40 +135,42 @@ export function openShell(stream: Duplex, word: string): GuestShell {
       stream.write(`${word} ${id} ${Buffer.from(command).toString('base64')}\n`)
     })
 
+  const ready = (timeoutMs: number, since = 0) =>
+    new Promise<string>((resolve, reject) => {
+      const finish = () => {
+        clearTimeout(timer)
+        watchers.delete(look)
+      }
+      const refuse = (why: string) => {
+        finish()
+        reject(new Fault('tool', `Cannot reach the guest: ${why}`))
+      }
+      const look = () => {
+        if (boots.length > since) {
+          finish()
+          resolve(boots.at(-1)!)
+        } else if (ended) refuse('the machine has stopped')
+      }
+      const timer = setTimeout(() => refuse(`it did not come up within ${timeoutMs / 1000} s`), timeoutMs)
+      watchers.add(look)
+      look()
+    })
+
   return {
     get boots() {
       return boots.length
     },
+    ready,
     run(command, timeoutMs) {
       if (Buffer.byteLength(command) > MOST_COMMAND_BYTES || command.includes('\0'))
         throw new Fault(
           'usage',
           `Cannot run a command in the guest: longer than ${MOST_COMMAND_BYTES} bytes, or with a NUL in it`,
         )
-      const outcome = queue.then(() => ask(command, timeoutMs))
+      const outcome = queue.then(() => ready(timeoutMs)).then(() => ask(command, timeoutMs))
       queue = outcome.catch(() => {})
       return outcome
     },
-    ready: (timeoutMs, since = 0) =>
-      new Promise((resolve, reject) => {
-        const finish = () => {
-          clearTimeout(timer)
-          watchers.delete(look)
-        }
-        const refuse = (why: string) => {
-          finish()
-          reject(new Fault('tool', `Cannot reach the guest: ${why}`))
-        }
-        const look = () => {
-          if (boots.length > since) {
-            finish()
-            resolve(boots.at(-1)!)
-          } else if (ended) refuse('the machine has stopped')
-        }
-        const timer = setTimeout(() => refuse(`it did not come up within ${timeoutMs / 1000} s`), timeoutMs)
-        watchers.add(look)
-        look()
-      }),
   }
 }
 
