@@ -14,7 +14,7 @@ import type { Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { isAbandoned, ownTag, UNOWNED } from '../store/owner.ts'
 import { diskFault, mkdirs, type Store } from '../store/store.ts'
-import { Interruption, type Network, type Reply, type Wire, watchdog } from './http.ts'
+import { Interruption, type Reply, type Wire, watchdog } from './http.ts'
 
 /** A file whose content is known before it is fetched. */
 export interface Wanted {
@@ -34,7 +34,7 @@ export async function downloadBlob(
   const partial = await claimPartial(folder, wanted)
   try {
     await persistently(
-      wire.network,
+      wire,
       wanted.url,
       () => partial.sizeBytes,
       () => advance(wire, wanted, partial, onBytes),
@@ -64,11 +64,11 @@ export async function downloadDocument(
   if (options.etag !== undefined) headers['if-none-match'] = options.etag
   if (options.lastModified !== undefined) headers['if-modified-since'] = options.lastModified
   return persistently(
-    wire.network,
+    wire,
     url,
     () => 0,
     async () => {
-      const dog = watchdog(wire.network, options.limitBytes)
+      const dog = watchdog(wire, options.limitBytes)
       try {
         const reply = await wire.open(url, headers, dog.signal)
         if (reply.status === 304) return discarded(reply, 'unchanged' as const)
@@ -91,25 +91,23 @@ export async function downloadDocument(
   )
 }
 
-/** Runs `body` over items, at most `width` at a time. The first error stops new ones from starting and is thrown. */
+/** Runs `body` over items, at most `width` at a time. The first error stops new ones from starting, and is thrown when all have ended. */
 export async function inParallel<T, R>(items: readonly T[], width: number, body: (item: T) => Promise<R>): Promise<R[]> {
   const results: R[] = []
+  const failures: unknown[] = []
   let next = 0
-  let failed = false
   const lane = async () => {
-    while (next < items.length && !failed) {
+    while (next < items.length && failures.length === 0) {
       const i = next++
       try {
         results[i] = await body(items[i]!)
       } catch (error) {
-        failed = true
-        throw error
+        failures.push(error)
       }
     }
   }
-  const lanes = await Promise.allSettled(Array.from({ length: Math.min(width, items.length) }, lane))
-  const rejected = lanes.find((lane) => lane.status === 'rejected')
-  if (rejected) throw rejected.reason
+  await Promise.all(Array.from({ length: Math.min(width, items.length) }, lane))
+  if (failures.length > 0) throw failures[0]
   return results
 }
 
@@ -154,7 +152,7 @@ async function claimPartial(folder: string, wanted: Wanted): Promise<Unfinished>
 async function advance(wire: Wire, wanted: Wanted, partial: Unfinished, onBytes: (bytes: number) => void): Promise<void> {
   const resumed = partial.sizeBytes > 0
   if (partial.sizeBytes < wanted.sizeBytes || !resumed) {
-    const dog = watchdog(wire.network, wanted.sizeBytes - partial.sizeBytes)
+    const dog = watchdog(wire, wanted.sizeBytes - partial.sizeBytes)
     try {
       const reply = await wire.open(wanted.url, rangeHeaders(partial), dog.signal)
       await begin(reply, wanted, partial)
@@ -259,7 +257,7 @@ function validators(reply: Reply): { etag?: string; lastModified?: string } {
 const PROGRESS_BYTES = 1 << 20
 
 /** Repeats an attempt that was interrupted, waiting twice as long each time. */
-async function persistently<T>(network: Network, url: string, at: () => number, attempt: () => Promise<T>): Promise<T> {
+async function persistently<T>({ network, ending }: Wire, url: string, at: () => number, attempt: () => Promise<T>): Promise<T> {
   for (let failures = 0; ; ) {
     const before = at()
     try {
@@ -267,7 +265,7 @@ async function persistently<T>(network: Network, url: string, at: () => number, 
     } catch (error) {
       if (!(error instanceof Interruption)) throw error
       failures = at() - before >= PROGRESS_BYTES ? 1 : failures + 1
-      if (failures > network.retries)
+      if (failures > network.retries || ending.signal.aborted)
         throw new Fault('fetch', `Cannot fetch ${url}: ${error.message} (tried ${failures} times)`, { cause: error })
       await sleep(network.backoffMs * 2 ** (failures - 1))
     }

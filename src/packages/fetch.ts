@@ -5,7 +5,7 @@ import type { Report } from '../base/report.ts'
 import { formatSize } from '../base/size.ts'
 import type { Store } from '../store/store.ts'
 import { downloadBlob, inParallel, isAbsent } from './download.ts'
-import { type Network, type Wire, withWire } from './http.ts'
+import { Interruption, type Network, type Wire, withWire } from './http.ts'
 import { type FetchedPackage, type Package, packageId } from './package.ts'
 import type { Repository } from './repository.ts'
 
@@ -81,7 +81,10 @@ async function fetchMissing(
       await fetchPackage(wire, p, repositories.get(p.repository)!, options, (bytes) => progress.at(p, bytes))
     } catch (fault) {
       const goOn = fault instanceof Fault && (fault.code === 'integrity' || isAbsent(fault))
-      if (!goOn) throw fault
+      if (!goOn) {
+        wire.ending.abort(new Interruption('another download failed'))
+        throw fault
+      }
       troubles.push({ package: p, fault })
     }
   })

@@ -50,6 +50,8 @@ export interface Reply {
 
 export interface Wire {
   network: Network
+  /** Aborted when the work as a whole has failed: what is under way ends, nothing is tried again. */
+  ending: AbortController
   open(url: string, headers: Record<string, string>, signal: AbortSignal): Promise<Reply>
 }
 
@@ -60,6 +62,7 @@ export async function withWire<T>(options: Partial<Network> | undefined, body: (
   try {
     return await body({
       network,
+      ending: new AbortController(),
       open: (url, headers, signal) => (url.startsWith('file:') ? openFile(url, headers) : openHttp(agent, url, headers, signal)),
     })
   } finally {
@@ -81,6 +84,7 @@ function agentFor(network: Network): Dispatcher {
     httpProxy: network.httpProxy ?? '', // an absent one would be read from the environment
     httpsProxy: network.httpsProxy ?? '',
     noProxy: network.noProxy ?? '',
+    proxyTunnel: false, // many proxies allow CONNECT to port 443 only; https is tunnelled anyway
   })
 }
 
@@ -167,15 +171,16 @@ export interface Watchdog {
 }
 
 /** Gives up on a reply that stalls, or that would trickle on for much longer than `sizeBytes` can take. */
-export function watchdog(network: Network, sizeBytes: number): Watchdog {
+export function watchdog({ network, ending }: Wire, sizeBytes: number): Watchdog {
   const control = new AbortController()
+  const signal = AbortSignal.any([control.signal, ending.signal])
   const bark = (why: string) => control.abort(new Interruption(why))
   const stalled = () => bark(`nothing arrived for ${network.stallTimeoutMs / 1000} s`)
   const slow = () => bark(`it arrives more slowly than ${network.minBytesPerSecond} bytes/s`)
   let stall = setTimeout(stalled, network.stallTimeoutMs)
   const trickle = setTimeout(slow, Math.min(network.graceMs + (sizeBytes / network.minBytesPerSecond) * 1000, 0x7fff_ffff))
   return {
-    signal: control.signal,
+    signal,
     async *guard(body) {
       try {
         for await (const chunk of body) {
@@ -184,7 +189,7 @@ export function watchdog(network: Network, sizeBytes: number): Watchdog {
           stall = setTimeout(stalled, network.stallTimeoutMs)
         }
       } catch (error) {
-        throw interrupted(error, control.signal, 'the rest of a reply')
+        throw interrupted(error, signal, 'the rest of a reply')
       }
     },
     stop() {
