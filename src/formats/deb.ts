@@ -7,7 +7,7 @@
  *
  * A `.deb` is an ar archive: `debian-binary`, `control.tar.*`, `data.tar.*`; members whose names begin with `_` mean nothing.
  */
-import { Readable, type Transform } from 'node:stream'
+import { Readable } from 'node:stream'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { createUnxz } from 'node-liblzma'
 import { Fault } from '../base/fault.ts'
@@ -41,6 +41,23 @@ const MOST_RATIO = 200
 
 /** Reads all but the data, which `dataOf` streams. */
 export async function decodeDeb(bytes: Uint8Array): Promise<Deb> {
+  const { control, data } = membersOf(bytes)
+  const files = await controlFiles(control)
+  const text = (name: string) => Buffer.from(files.get(name)?.bytes ?? new Uint8Array(0)).toString()
+  if (!files.has('control')) throw new Fault('format', 'Cannot read .deb: control.tar holds no control file')
+  return {
+    fields: parseControl(text('control')),
+    control: files,
+    conffiles: parseConffiles(text('conffiles')),
+    triggers: parseTriggers(text('triggers')),
+    data,
+  }
+}
+
+/** Finds the data of a package without reading what is before it. */
+export const decodeDebData = (bytes: Uint8Array): Deb['data'] => membersOf(bytes).data
+
+function membersOf(bytes: Uint8Array): { control: ArMember; data: Deb['data'] } {
   const members = decodeAr(bytes).filter((member) => !member.name.startsWith('_'))
   const [version, control, data] = members
   if (version?.name !== 'debian-binary') throw new Fault('format', 'Cannot read .deb: its first member is not debian-binary')
@@ -50,25 +67,16 @@ export async function decodeDeb(bytes: Uint8Array): Promise<Deb> {
   if (!control?.name.startsWith('control.tar'))
     throw new Fault('format', 'Cannot read .deb: its second member is not control.tar')
   if (!data?.name.startsWith('data.tar')) throw new Fault('format', 'Cannot read .deb: its third member is not data.tar')
-  const files = await controlFiles(control)
-  const text = (name: string) => Buffer.from(files.get(name)?.bytes ?? new Uint8Array(0)).toString()
-  if (!files.has('control')) throw new Fault('format', 'Cannot read .deb: control.tar holds no control file')
-  return {
-    fields: parseControl(text('control')),
-    control: files,
-    conffiles: parseConffiles(text('conffiles')),
-    triggers: parseTriggers(text('triggers')),
-    data: { compression: compressionOf(data, 'data.tar'), bytes: data.data },
-  }
+  return { control, data: { compression: compressionOf(data, 'data.tar'), bytes: data.data } }
 }
 
 /**
  * The uncompressed data.tar. Reads ahead up to `aheadBytes` on a thread of its own, from the moment this is called.
  * More than 200 times the size of the package is refused as a bomb, unless `mostBytes` says what to expect.
  */
-export function dataOf(deb: Deb, options: { aheadBytes?: number; mostBytes?: number } = {}): AsyncIterable<Uint8Array> {
-  const mostBytes = options.mostBytes ?? (64 << 20) + deb.data.bytes.length * MOST_RATIO
-  return decompress(deb.data.compression, deb.data.bytes, { mostBytes, aheadBytes: options.aheadBytes ?? 4 << 20 })
+export function dataOf(data: Deb['data'], options: { aheadBytes?: number; mostBytes?: number } = {}): AsyncIterable<Uint8Array> {
+  const mostBytes = options.mostBytes ?? (64 << 20) + data.bytes.length * MOST_RATIO
+  return decompress(data.compression, data.bytes, { mostBytes, aheadBytes: options.aheadBytes ?? 4 << 20 })
 }
 
 function decompress(
@@ -108,7 +116,7 @@ const corrupt = (compression: Compression, cause: unknown) =>
   new Fault('format', `Cannot unpack .deb: its ${compression} data is corrupt: ${(cause as Error).message}`, { cause })
 
 /** Fed in slices, so that what one step makes of its input stays small. */
-function decoder(compression: Compression, bytes: Uint8Array, highWaterMark: number): Readable | Transform {
+function decoder(compression: Compression, bytes: Uint8Array, highWaterMark: number): Readable {
   const source = Readable.from(slices(bytes, compression === 'xz' ? 64 << 10 : 256 << 10), { objectMode: true })
   if (compression === 'none') return source
   const stream =
@@ -120,7 +128,7 @@ function decoder(compression: Compression, bytes: Uint8Array, highWaterMark: num
   source.pipe(stream)
   source.on('error', (error) => stream.destroy(error))
   stream.on('close', () => source.destroy())
-  return stream
+  return stream as Readable
 }
 
 function* slices(bytes: Uint8Array, size: number): Generator<Uint8Array> {
@@ -179,7 +187,8 @@ function parseTriggers(text: string): Trigger[] {
     if (line === '') continue
     const match = /^(interest|activate)(-await|-noawait)?\s+([!-~]+)$/.exec(line)
     const name = match?.[3] ?? ''
-    if (!match || (name.includes('/') && !name.startsWith('/')) || name.split('/').includes('..')) {
+    const isSafe = name.startsWith('/') ? !name.split('/').includes('..') : /^[a-z0-9][^/]*$/.test(name)
+    if (!match || !isSafe) {
       throw new Fault('format', `Cannot read triggers: ${JSON.stringify(line.slice(0, 80))} is no trigger`)
     }
     triggers.push({ verb: match[1] as Trigger['verb'], await: match[2] !== '-noawait', name })

@@ -9,8 +9,12 @@ export interface Libc {
   lgetxattr(path: string, name: string, value: Uint8Array | null, size: number): number
   lsetxattr(path: string, name: string, value: Uint8Array, size: number, flags: number): number
   mkfifo(path: string, mode: number): number
-  mknod(path: string, mode: number, device: number | bigint): number
   errno(): number
+}
+
+/** Makes a named pipe; its mode is the caller's to set. */
+export function makeFifo(path: string): void {
+  if (libc().mkfifo(path, 0o600) !== 0) throw new Fault('host', `Cannot make the named pipe ${path}: error ${libc().errno()}`)
 }
 
 let loaded: Libc | undefined
@@ -25,7 +29,6 @@ export function libc(): Libc {
     lgetxattr: lib.func('long lgetxattr(const char *path, const char *name, _Out_ uint8_t *value, size_t size)'),
     lsetxattr: lib.func('int lsetxattr(const char *path, const char *name, const uint8_t *value, size_t size, int flags)'),
     mkfifo: lib.func('int mkfifo(const char *path, unsigned int mode)'),
-    mknod: lib.func('int mknod(const char *path, unsigned int mode, uint64_t device)'),
     errno: () => koffi.errno(),
   } as Libc
   return loaded
