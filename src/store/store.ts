@@ -123,10 +123,13 @@ let unfinished = 0
 
 /** SHA-256 of a file's bytes. */
 export async function hashOf(file: string): Promise<Sha256> {
+  if ((await stat(file)).size <= AT_ONCE_BYTES) return sha256(await readFile(file))
   const h = createHash('sha256')
   for await (const chunk of createReadStream(file, { highWaterMark: 1 << 20 })) h.update(chunk)
   return h.digest('hex')
 }
+/** Files up to this size are read whole: hashing them in one call takes half the time. */
+const AT_ONCE_BYTES = 32 << 20
 
 /** Turns what the file system says about a full, read-only or foreign folder into a Fault; passes anything else through. */
 export async function diskFault(error: unknown, folder: string, what: string): Promise<unknown> {
