@@ -4,6 +4,7 @@ import { type Machine, qemuCommand, swtpmCommand } from './qemu.ts'
 
 const machine: Machine = {
   accelerator: 'tcg',
+  secureBoot: true,
   cpus: 2,
   memoryBytes: 2 ** 31,
   image: '/run/image',
@@ -26,6 +27,13 @@ test('qemuCommand() composes a machine whose firmware protects its variables', (
   ])
   assert.deepEqual(valuesOf('-nic', argv), ['none'])
   assert.deepEqual(valuesOf('-m', argv), ['2048M'])
+})
+
+test('qemuCommand() takes firmware that knows no Secure Boot when asked to', () => {
+  const argv = qemuCommand({ ...machine, secureBoot: false })
+  assert.deepEqual(valuesOf('-machine', argv), ['q35,smm=off'])
+  assert.equal(valuesOf('-drive', argv)[0], 'if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd')
+  assert.ok(!argv.some((value) => value.includes('property=secure')))
 })
 
 test('qemuCommand() never opens the image for writing', () => {

@@ -6,7 +6,9 @@
  */
 import { Fault } from '../base/fault.ts'
 
-export const FIRMWARE_CODE = '/usr/share/OVMF/OVMF_CODE_4M.secboot.fd'
+const SECURE_BOOT_CODE = '/usr/share/OVMF/OVMF_CODE_4M.secboot.fd'
+/** Built without Secure Boot: it knows no setup mode, so nobody enrols keys there. */
+const PLAIN_CODE = '/usr/share/OVMF/OVMF_CODE_4M.fd'
 /** The variable store of a machine fresh from the factory: no keys, hence in setup mode. */
 export const FIRMWARE_VARIABLES = '/usr/share/OVMF/OVMF_VARS_4M.fd'
 
@@ -22,6 +24,8 @@ export interface Machine {
   cpu?: string
   cpus: number
   memoryBytes: number
+  /** Firmware that enforces Secure Boot once it has keys, or one that knows nothing of it. */
+  secureBoot: boolean
   /** The disk as it was baked; never written to. */
   image: string
   /** A qcow2 file that takes all writes. */
@@ -36,7 +40,7 @@ export interface Machine {
 
 // biome-ignore format: one option a line
 export function qemuCommand(machine: Machine): string[] {
-  const { accelerator, sockets } = machine
+  const { accelerator, secureBoot, sockets } = machine
   const mebibytes = Math.floor(machine.memoryBytes / 2 ** 20)
   if (mebibytes < 256) throw new Fault('usage', `Cannot start a machine with ${mebibytes} MiB of memory: the firmware needs 256`)
   if (!Number.isInteger(machine.cpus) || machine.cpus < 1) throw new Fault('usage', `Cannot start a machine with ${machine.cpus} processors: expected a whole number`)
@@ -44,13 +48,13 @@ export function qemuCommand(machine: Machine): string[] {
     'qemu-system-x86_64',
     '-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none', '-nic', 'none',
     '-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
-    '-machine', 'q35,smm=on',
+    '-machine', `q35,smm=${secureBoot ? 'on' : 'off'}`,
     '-accel', accelerator === 'kvm' ? 'kvm' : 'tcg,thread=multi',
     '-cpu', machine.cpu ?? (accelerator === 'kvm' ? 'host' : TRANSLATED_CPU),
     '-smp', `${machine.cpus}`,
     '-m', `${mebibytes}M`,
-    '-global', 'driver=cfi.pflash01,property=secure,value=on',
-    '-drive', `if=pflash,format=raw,readonly=on,file=${escaped(FIRMWARE_CODE)}`,
+    ...(secureBoot ? ['-global', 'driver=cfi.pflash01,property=secure,value=on'] : []),
+    '-drive', `if=pflash,format=raw,readonly=on,file=${secureBoot ? SECURE_BOOT_CODE : PLAIN_CODE}`,
     '-drive', `if=pflash,format=raw,file=${escaped(machine.variables)}`,
     ...disk(machine),
     '-device', 'virtio-rng-pci',

@@ -33,6 +33,8 @@ export interface VmOptions {
   diskBytes?: number
   accelerator?: Machine['accelerator']
   cpu?: string
+  /** Off, the firmware is one that knows neither keys nor setup mode. */
+  secureBoot?: boolean
   /** Without a TPM when false. */
   tpm?: boolean
   /** Folder for the machine's state; made when missing, used again when not. */
@@ -119,7 +121,10 @@ export async function startVm(options: VmOptions): Promise<Vm> {
     ])
     const console = openConsole(consoleStream)
     const shell = openShell(shellStream, word)
-    const qmp = await Promise.race([connectQmp(qmpStream), failed])
+    const qmp = await connectQmp(qmpStream).catch(async (error: unknown) => {
+      await Promise.race([failed, sleep(1000)]) // what QEMU said as it ended tells more
+      throw error
+    })
 
     const ended = qemu.ended.then(() => kill())
     ended.catch(() => {}) // seen by whoever awaits it
@@ -223,6 +228,7 @@ function machineOf(options: VmOptions, smbios: readonly string[]): Machine {
   return {
     accelerator: options.accelerator ?? 'tcg',
     ...(options.cpu ? { cpu: options.cpu } : {}),
+    secureBoot: options.secureBoot !== false,
     cpus: options.cpus ?? 2,
     memoryBytes: options.memoryBytes ?? 2 * GIB,
     image: IMAGE,
