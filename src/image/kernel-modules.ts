@@ -256,7 +256,8 @@ async function modinfo(tree: Tree, path: string): Promise<[string, string][]> {
   }
 }
 
-async function decompressed(path: string, bytes: Uint8Array): Promise<Uint8Array> {
+/** The content of a file that its name says is compressed. */
+export async function decompressed(path: string, bytes: Uint8Array): Promise<Uint8Array> {
   if (path.endsWith('.gz')) return promisify(gunzip)(bytes, { maxOutputLength: MAX_MODULE_BYTES })
   if (path.endsWith('.zst')) return promisify(zstdDecompress)(bytes, { maxOutputLength: MAX_MODULE_BYTES })
   if (!path.endsWith('.xz')) return bytes
