@@ -1,0 +1,154 @@
+/** Artifacts: the files a build leaves behind, made beside each other and put in place together. */
+import { copyFile, rename, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { digestOf, type Sha256, sha256 } from '../base/digest.ts'
+import type { Report } from '../base/report.ts'
+import { type DiskPlan, type Partition, planDisk, splitName, verityGuids, writeDisk } from '../image/disk.ts'
+import { formatManifest, type Manifest, type ManifestArtifact } from '../image/manifest.ts'
+import { formatLock, type Lock } from '../packages/lock.ts'
+import type { Package } from '../packages/package.ts'
+import type { Recipe } from '../recipe/recipe.ts'
+import { KEY_ROLES } from '../signing/signer.ts'
+import { hashOf } from '../store/store.ts'
+import type { Content } from '../tree/tree.ts'
+import type { ImageParts } from './image.ts'
+import type { Signing } from './keys.ts'
+
+export interface ArtifactsInput {
+  recipe: Recipe
+  lock: Lock
+  signing: Signing
+  epoch: number
+  parts: ImageParts
+  /** Folder they are made in, on the file system of `target`. */
+  output: string
+  /** Folder they end up in. */
+  target: string
+}
+
+export interface Artifacts {
+  manifest: Manifest
+  /** Paths in `target`. */
+  image: string
+  manifestPath: string
+  /** Space the disk image takes. */
+  usedBytes: number
+}
+
+export async function writeArtifacts(input: ArtifactsInput, report: Report): Promise<Artifacts> {
+  const { recipe, output, target } = input
+  const name = recipe.settings.output
+  const artifacts: ManifestArtifact[] = []
+  for (const { content, ...artifact } of await artifactsOf(input)) {
+    const path = join(output, artifact.name)
+    if (content !== undefined) await copyTo(path, content)
+    const { size } = await stat(path)
+    const digest = await hashOf(path)
+    artifacts.push({ ...artifact, sizeBytes: size, sha256: digest })
+    report.tell({ type: 'artifact', name: artifact.name, size, digest })
+  }
+  const manifest = manifestOf(input, artifacts)
+  const manifestName = `${name}.manifest.json`
+  await writeFile(join(output, manifestName), formatManifest(manifest))
+  const { blocks } = await stat(join(output, `${name}.raw`))
+  // The manifest names all the others: it goes last.
+  for (const file of [...artifacts.map((artifact) => artifact.name), manifestName])
+    await rename(join(output, file), join(target, file))
+  return { manifest, image: join(target, `${name}.raw`), manifestPath: join(target, manifestName), usedBytes: blocks * 512 }
+}
+
+type Planned = Pick<ManifestArtifact, 'name' | 'type' | 'partition'> & { content?: Content }
+
+async function artifactsOf({ recipe, output, parts }: ArtifactsInput): Promise<Planned[]> {
+  const { settings } = recipe
+  const name = settings.output
+  const { plan, sources } = planImage(recipe, parts)
+  await writeDisk(join(output, `${name}.raw`), plan, sources)
+  const split = new Set<string>(settings.splitArtifacts)
+  const planned: Planned[] = [{ name: `${name}.raw`, type: 'disk' }]
+  const text = (value: string): Content => ({ bytes: Buffer.from(value) })
+  if (split.has('uki')) planned.push({ name: `${name}.efi`, type: 'uki', content: { bytes: parts.uki.bytes } })
+  if (split.has('kernel')) planned.push({ name: `${name}.vmlinuz`, type: 'kernel', content: parts.vmlinuz })
+  if (split.has('initrd')) planned.push({ name: `${name}.initrd`, type: 'initrd', content: { bytes: parts.initrds.base } })
+  if (split.has('os-release')) planned.push({ name: `${name}.osrelease`, type: 'os-release', content: text(parts.osRelease) })
+  if (split.has('roothash')) planned.push({ name: `${name}.usrhash`, type: 'roothash', content: text(parts.usr.rootHash) })
+  if (split.has('pcrs'))
+    planned.push({ name: `${name}.pcrs`, type: 'pcrs', content: text(`${JSON.stringify(parts.uki.pcr11)}\n`) })
+  if (split.has('partitions')) {
+    for (const [i, partition] of plan.partitions.entries()) {
+      if (partition.type === 'esp') continue
+      const { guid, typeName, label } = partition
+      const described = { guid, type: typeName, label }
+      planned.push({ name: splitName(name, partition), type: 'partition', partition: described, content: trimmed(sources[i]!) })
+    }
+  }
+  return planned
+}
+
+/** A signature partition is padded with NUL bytes, which no one needs to download. */
+function trimmed(content: Content): Content {
+  if (!('bytes' in content)) return content
+  const end = content.bytes.findLastIndex((byte) => byte !== 0) + 1
+  return { bytes: content.bytes.subarray(0, end) }
+}
+
+function planImage(recipe: Recipe, { usr, esp }: ImageParts): { plan: DiskPlan; sources: Content[] } {
+  const { settings } = recipe
+  const { data, hash } = verityGuids(usr.rootHash)
+  const label = [settings.imageId, settings.imageVersion].filter((part) => part !== undefined).join('_')
+  const partitions: (Partition & { source: Content })[] = [
+    { type: 'esp', sizeBytes: esp.sizeBytes, source: { path: esp.path } },
+    { type: 'usr-verity-sig', label: `${label}_verity_sig`, sizeBytes: usr.signature.length, source: { bytes: usr.signature } },
+    { type: 'usr-verity', label: `${label}_verity`, guid: hash, sizeBytes: usr.hashBytes, source: { path: usr.hash } },
+    {
+      type: 'usr',
+      label,
+      guid: data,
+      sizeBytes: usr.dataBytes,
+      readOnly: true,
+      growFileSystem: false,
+      source: { path: usr.data },
+    },
+  ]
+  const { seed, architecture, sectorSize } = settings
+  return {
+    plan: planDisk(partitions, { seed, architecture, sectorSize }),
+    sources: partitions.map((partition) => partition.source),
+  }
+}
+
+async function copyTo(path: string, content: Content): Promise<void> {
+  if ('bytes' in content) await writeFile(path, content.bytes)
+  else await copyFile(content.path, path)
+}
+
+function manifestOf({ recipe, lock, signing, epoch, parts }: ArtifactsInput, artifacts: ManifestArtifact[]): Manifest {
+  const { settings } = recipe
+  const packages = (all: readonly Package[]) =>
+    all.map(({ name, version, architecture, sha256 }) => ({ name, version, architecture, sha256 }))
+  const { outputDirectory: _, ...deciding } = settings
+  const certificates = Object.fromEntries(
+    KEY_ROLES.map((role): [string, Sha256] => [role, sha256(signing.signers[role].certificate)]),
+  )
+  return {
+    manifestVersion: 1,
+    image: {
+      id: settings.imageId,
+      ...(settings.imageVersion === undefined ? {} : { version: settings.imageVersion }),
+      architecture: settings.architecture,
+      distribution: settings.distribution,
+      release: settings.release,
+    },
+    recipe: digestOf(deciding),
+    lock: sha256(formatLock(lock)),
+    epoch,
+    packages: { image: packages(lock.image), initrd: packages(lock.initrd) },
+    kernel: parts.kernel,
+    commandLine: parts.commandLine,
+    rootHash: parts.usr.rootHash,
+    pcr11: parts.uki.pcr11,
+    authenticode: { uki: parts.uki.authenticodeSha256 },
+    certificates,
+    artifacts,
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * The table of contents: a recipe becomes an image.
+ *
+ * Take a recipe and its lock; fetch the packages; install the system and the initrd; lay out /usr; write it as EROFS
+ * under dm-verity and sign its root hash; make the UKI that pins that hash; put it on an ESP; write the disk.
+ * Every stage is a function of values; nothing here appears under its final name before all of it is there.
+ */
+import type { Sha256 } from '../base/digest.ts'
+import { snapshotsOf } from '../packages/lock.ts'
+import type { Recipe } from '../recipe/recipe.ts'
+import { writeArtifacts } from './artifacts.ts'
+import type { Env } from './env.ts'
+import { makeImage } from './image.ts'
+import { keysFor } from './keys.ts'
+import { fetchLocked, lockFor } from './locked.ts'
+import { makeInitrdSystem, makeSystem } from './system.ts'
+import { withWorkFolder } from './work.ts'
+
+export interface BuildOptions {
+  /** Folder for the artifacts. */
+  output: string
+  /** Folder of keys; where none is given, `keys/` beside the recipe, made on first use. */
+  keys?: string | undefined
+  /** Lock anew when the mirror no longer has a pinned package. */
+  relock: boolean
+}
+
+export interface Built {
+  /** Path of the disk image. */
+  image: string
+  manifest: string
+  sizeBytes: number
+  /** Space it takes on disk. */
+  usedBytes: number
+  rootHash: Sha256
+  artifacts: string[]
+}
+
+export async function build(recipe: Recipe, options: BuildOptions, env: Env): Promise<Built> {
+  const { report } = env
+  const signing = await keysFor(recipe, options.keys, env)
+  const { lock, packages } = await fetchLocked(recipe, await lockFor(recipe, env), options, env)
+  const epoch = recipe.settings.sourceDateEpoch ?? epochOf([...snapshotsOf(lock).values()])
+
+  return withWorkFolder(`${env.cache}/work`, async (work) => {
+    const [system, initrd] = await Promise.all([
+      report.step('Make system', (report) =>
+        makeSystem({ recipe, packages: packages.image, work: `${work}/image`, epoch }, report),
+      ),
+      report.step('Make initrd', (report) =>
+        makeInitrdSystem({ packages: packages.initrd, work: `${work}/initrd`, epoch }, report),
+      ),
+    ])
+    const parts = await makeImage({ recipe, signing, system, initrd, epoch, work }, report)
+    const artifacts = await withWorkFolder(options.output, (output) =>
+      report.step('Write artifacts', (report) =>
+        writeArtifacts({ recipe, lock, signing, epoch, parts, output, target: options.output }, report),
+      ),
+    )
+    const { manifest, image, manifestPath, usedBytes } = artifacts
+    const { sizeBytes } = manifest.artifacts[0]!
+    const names = manifest.artifacts.map((artifact) => artifact.name)
+    return { image, manifest: manifestPath, sizeBytes, usedBytes, rootHash: manifest.rootHash, artifacts: names }
+  })
+}
+
+/** The newest of the moments the repositories were locked at, in seconds since 1970. */
+export function epochOf(snapshots: readonly string[]): number {
+  const iso = (s: string) => s.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/, '$1-$2-$3T$4:$5:$6Z')
+  return Math.max(...snapshots.map((snapshot) => Math.floor(Date.parse(iso(snapshot)) / 1000)))
+}

@@ -1,0 +1,55 @@
+/** From a recipe to the packages its lock pins, fetched and verified. */
+import { fetchPackages, isSuperseded, supersededBy } from '../packages/fetch.ts'
+import { type Lock, snapshotsOf } from '../packages/lock.ts'
+import type { FetchedPackage } from '../packages/package.ts'
+import type { Recipe } from '../recipe/recipe.ts'
+import { repositoriesOf } from './distribution.ts'
+import type { Env } from './env.ts'
+import { loadLock, lockPath, lockRecipe, requireLock } from './lock.ts'
+
+export interface LockedPackages {
+  image: FetchedPackage[]
+  initrd: FetchedPackage[]
+  tools: FetchedPackage[]
+}
+
+/** The recipe's lock. A first build writes it, as a step of its own; a lock made for another request is a Fault. */
+export async function lockFor(recipe: Recipe, env: Env): Promise<Lock> {
+  if ((await loadLock(lockPath(recipe))) !== undefined) return requireLock(recipe)
+  const { lock, path } = await lockRecipe(recipe, {}, env)
+  env.report.tell({ type: 'note', level: 'info', message: `wrote ${path}: commit it, and the next build uses the same packages` })
+  return lock
+}
+
+export async function fetchLocked(
+  recipe: Recipe,
+  lock: Lock,
+  options: { relock: boolean },
+  env: Env,
+): Promise<{ lock: Lock; packages: LockedPackages }> {
+  try {
+    return { lock, packages: await fetchGroups(recipe, lock, env) }
+  } catch (error) {
+    if (!options.relock || !isSuperseded(error)) throw error
+    const gone = supersededBy(error).map((id) => id.split(' ')[0]!)
+    const renewed = await lockRecipe(recipe, { update: [...new Set(gone)] }, env)
+    const message = `the mirror dropped ${gone.join(', ')}; updated ${renewed.path}`
+    env.report.tell({ type: 'note', level: 'warning', message })
+    return { lock: renewed.lock, packages: await fetchGroups(recipe, renewed.lock, env) }
+  }
+}
+
+function fetchGroups(recipe: Recipe, lock: Lock, env: Env): Promise<LockedPackages> {
+  const all = [...lock.image, ...lock.initrd, ...lock.tools]
+  return env.report.step('Fetch packages', async (report) => {
+    const fetched = await fetchPackages(
+      all,
+      repositoriesOf(recipe.settings),
+      { store: env.store, offline: env.offline, snapshots: snapshotsOf(lock), ...(env.network ? { network: env.network } : {}) },
+      report,
+    )
+    const image = fetched.slice(0, lock.image.length)
+    const initrd = fetched.slice(lock.image.length, lock.image.length + lock.initrd.length)
+    return { image, initrd, tools: fetched.slice(lock.image.length + lock.initrd.length) }
+  })
+}
