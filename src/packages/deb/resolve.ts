@@ -165,9 +165,8 @@ function unknown(universe: Universe, name: string): Outcome {
     }
   }
   const near = nearest(name, universe.names())
-  return near.length > 0
-    ? { why: `there is no package ${name}`, hint: `Did you mean ${listed(near, 'or')}?` }
-    : { why: `there is no package ${name}` }
+  const question = near.length > 0 ? ` (did you mean ${listed(near, 'or')}?)` : ''
+  return { why: `there is no package ${name}${question}` }
 }
 
 /** As apt does for `name/suite`: what the chosen version needs comes from the same suite where the candidate would not do. */
