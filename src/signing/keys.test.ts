@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict'
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { EPOCH, testKeys } from '../../test/keys.ts'
+import { Fault } from '../base/fault.ts'
+import { keysLines, keysShow } from '../cli/keys.ts'
+import { generateKeys, loadOwner, loadSigners, showKeys } from './keys.ts'
+import { KEY_ROLES } from './signer.ts'
+
+const { directory, signers } = await testKeys()
+const PLAN = { commonName: 'Test', now: EPOCH, years: 10 }
+
+function folder(t: TestContext): string {
+  const made = mkdtempSync(join(tmpdir(), 'bisque-keys-'))
+  t.after(() => rmSync(made, { recursive: true }))
+  return made
+}
+
+test('generateKeys() makes a folder for the owner alone, with a key and a certificate for each role', () => {
+  assert.equal(statSync(directory).mode & 0o777, 0o700)
+  assert.deepEqual(
+    readdirSync(directory).sort(),
+    [...KEY_ROLES.flatMap((role) => [`${role}.crt`, `${role}.key`]), 'owner.guid'].sort(),
+  )
+  for (const role of KEY_ROLES) {
+    assert.equal(statSync(join(directory, `${role}.key`)).mode & 0o777, 0o600)
+    assert.match(readFileSync(join(directory, `${role}.key`), 'utf8'), /^-----BEGIN PRIVATE KEY-----\n/)
+    assert.match(readFileSync(join(directory, `${role}.crt`), 'utf8'), /^-----BEGIN CERTIFICATE-----\n/)
+  }
+})
+
+test('showKeys() says what each key is for, whose it is and how long, without opening the keys', async (t) => {
+  const copy = folder(t)
+  cpSync(directory, copy, { recursive: true })
+  rmSync(join(copy, 'pk.key'))
+  chmodSync(join(copy, 'db.key'), 0o000)
+  const keys = await showKeys(copy)
+  assert.deepEqual(
+    keys.map(({ role, subject, hasKey }) => [role, subject, hasKey]),
+    [
+      ['pk', 'CN=Test Platform Key', false],
+      ['kek', 'CN=Test Key Exchange Key', true],
+      ['db', 'CN=Test Secure Boot', true],
+      ['verity', 'CN=Test dm-verity', true],
+      ['pcr', 'CN=Test PCR policy', true],
+    ],
+  )
+  assert.equal(new Set(keys.map(({ fingerprint }) => fingerprint)).size, 5)
+  assert.equal(keys[0]!.notBefore, EPOCH - 86_400)
+  assert.equal(keys[0]!.notAfter, EPOCH - 86_400 + 10 * 365.25 * 86_400)
+  const lines = keysLines(await keysShow({ keys: copy }))
+  assert.equal(lines.length, 16)
+  assert.match(lines[1]!, /^pk {6}owns the machine/)
+  assert.match(lines[2]!, /^ {8}CN=Test Platform Key, 2026-11-22 to 2036-11-2\d, private key not here$/)
+  assert.match(lines[3]!, /^ {8}SHA-256 [0-9a-f]{64}$/)
+})
+
+test('generateKeys() never writes into a folder that holds something', async (t) => {
+  const parent = folder(t)
+  const target = join(parent, 'keys')
+  mkdirSync(target)
+  writeFileSync(join(target, 'pk.key'), 'precious')
+  await assert.rejects(
+    generateKeys(target, PLAN),
+    (e) => e instanceof Fault && e.code === 'usage' && /it is there already and not empty/.test(e.message),
+  )
+  assert.equal(readFileSync(join(target, 'pk.key'), 'utf8'), 'precious')
+  assert.deepEqual(readdirSync(parent), ['keys'])
+})
+
+test('generateKeys() fills an empty folder, and makes missing parents', async (t) => {
+  const parent = folder(t)
+  const target = join(parent, 'a', 'keys')
+  mkdirSync(target, { recursive: true })
+  assert.equal((await generateKeys(target, PLAN)).length, 5)
+  assert.match(await loadOwner(target), /^[0-9a-f]{8}-/)
+  assert.deepEqual(readdirSync(join(parent, 'a')), ['keys'])
+})
+
+test('generateKeys() refuses a plan that makes no sense, naming everything', async (t) => {
+  const target = join(folder(t), 'keys')
+  await assert.rejects(
+    generateKeys(target, { commonName: '', now: 1.5, years: 0 }),
+    (e) => e instanceof Fault && /common name "".*; the time 1.5.*; 0 years/.test(e.message),
+  )
+  assert.ok(!existsSync(target))
+})
+
+test('loadSigners() loads a signer for every role', async () => {
+  const loaded = await loadSigners(directory, { epoch: EPOCH })
+  assert.deepEqual(Object.keys(loaded), [...KEY_ROLES])
+  for (const role of KEY_ROLES) assert.deepEqual(loaded[role].certificate, signers[role].certificate)
+})
+
+test('loadSigners() reports every problem at once', async (t) => {
+  const copy = folder(t)
+  cpSync(directory, copy, { recursive: true })
+  chmodSync(join(copy, 'kek.key'), 0o644)
+  rmSync(join(copy, 'pcr.crt'))
+  await assert.rejects(
+    loadSigners(copy, { epoch: EPOCH }),
+    (e) => e instanceof Fault && e.code === 'host' && /kek\.key.*mode 644\)\n.*pcr\.crt: there is no such file/.test(e.message),
+  )
+  await assert.rejects(
+    loadSigners(join(copy, 'none'), { epoch: EPOCH }),
+    (e) => e instanceof Fault && e.code === 'missing' && e.hint === `bisque keys generate --keys ${join(copy, 'none')}`,
+  )
+})
+
+test('loadOwner() refuses what is no GUID', async (t) => {
+  const copy = folder(t)
+  writeFileSync(join(copy, 'owner.guid'), 'me\n')
+  await assert.rejects(loadOwner(copy), /"me" is not a GUID/)
+})
