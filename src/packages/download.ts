@@ -12,9 +12,10 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
+import { formatSize } from '../base/size.ts'
 import { isAbandoned, ownTag, UNOWNED } from '../store/owner.ts'
 import { diskFault, mkdirs, type Store } from '../store/store.ts'
-import { Interruption, type Reply, type Wire, watchdog } from './http.ts'
+import { Interruption, type Reply, shown, type Wire, watchdog } from './http.ts'
 
 /** A file whose content is known before it is fetched. */
 export interface Wanted {
@@ -43,7 +44,7 @@ export async function downloadBlob(
     await store.adopt(partial.file, { digest: wanted.sha256, sizeBytes: wanted.sizeBytes })
   } catch (error) {
     await partial.handle.close().catch(() => {})
-    const fault = await diskFault(error, folder, wanted.url)
+    const fault = await diskFault(error, folder, `the ${formatSize(wanted.sizeBytes)} of ${shown(wanted.url)}`)
     const useful = partial.sizeBytes > 0 && fault instanceof Fault && fault.code === 'fetch'
     if (useful) await rename(partial.file, join(folder, `${wanted.sha256}.${++claims}.${UNOWNED}`)).catch(() => {})
     else await rm(partial.file, { force: true })
@@ -74,7 +75,7 @@ export async function downloadDocument(
         if (reply.status === 304) return discarded(reply, 'unchanged' as const)
         if (reply.status !== 200) await refuseStatus(reply)
         const tooLarge = () =>
-          new Fault('integrity', `Cannot fetch ${url}: expected at most ${options.limitBytes} bytes, got more`)
+          new Fault('integrity', `Cannot fetch ${shown(url)}: expected at most ${options.limitBytes} bytes, got more`)
         if ((reply.contentLength ?? 0) > options.limitBytes) throw await discarded(reply, tooLarge())
         const chunks: Uint8Array[] = []
         let size = 0
@@ -139,7 +140,9 @@ async function claimPartial(folder: string, wanted: Wanted): Promise<Unfinished>
     )
     if (mine) break
   }
-  const handle = await open(file, 'a+', 0o600).catch(async (error) => Promise.reject(await diskFault(error, folder, wanted.url)))
+  const handle = await open(file, 'a+', 0o600).catch(async (error) =>
+    Promise.reject(await diskFault(error, folder, `the ${formatSize(wanted.sizeBytes)} of ${shown(wanted.url)}`)),
+  )
   const partial: Unfinished = { file, handle, sizeBytes: 0, hash: createHash('sha256') }
   for await (const chunk of createReadStream(file)) {
     partial.hash.update(chunk)
@@ -167,7 +170,7 @@ async function advance(wire: Wire, wanted: Wanted, partial: Unfinished, onBytes:
   if (got === wanted.sha256) return
   await restart(partial)
   if (resumed) throw new Interruption(`what was resumed has SHA-256 ${got}, expected ${wanted.sha256}`)
-  throw new Fault('integrity', `Cannot trust ${wanted.url}: expected SHA-256 ${wanted.sha256}, got ${got}`)
+  throw new Fault('integrity', `Cannot trust ${shown(wanted.url)}: expected SHA-256 ${wanted.sha256}, got ${got}`)
 }
 
 function rangeHeaders(partial: Unfinished): Record<string, string> {
@@ -226,7 +229,7 @@ async function restart(partial: Unfinished): Promise<void> {
 }
 
 const wrongSize = (wanted: Wanted, got: number | undefined) =>
-  new Fault('integrity', `Cannot trust ${wanted.url}: expected ${wanted.sizeBytes} bytes, got ${got ?? 'more'}`)
+  new Fault('integrity', `Cannot trust ${shown(wanted.url)}: expected ${wanted.sizeBytes} bytes, got ${got ?? 'more'}`)
 
 /** A failed status that may pass is an Interruption; any other is final. */
 async function refuseStatus(reply: Reply): Promise<never> {
@@ -253,20 +256,21 @@ function validators(reply: Reply): { etag?: string; lastModified?: string } {
   return { ...(etag === undefined ? {} : { etag }), ...(lastModified === undefined ? {} : { lastModified }) }
 }
 
-/** An attempt that brought this much is progress: the count of failures starts over. */
+/** An attempt that came this much further than any before is progress: the count of failures starts over. */
 const PROGRESS_BYTES = 1 << 20
 
 /** Repeats an attempt that was interrupted, waiting twice as long each time. */
 async function persistently<T>({ network, ending }: Wire, url: string, at: () => number, attempt: () => Promise<T>): Promise<T> {
+  let furthest = at()
   for (let failures = 0; ; ) {
-    const before = at()
     try {
       return await attempt()
     } catch (error) {
       if (!(error instanceof Interruption)) throw error
-      failures = at() - before >= PROGRESS_BYTES ? 1 : failures + 1
+      failures = at() - furthest >= PROGRESS_BYTES ? 1 : failures + 1
+      furthest = Math.max(furthest, at())
       if (failures > network.retries || ending.signal.aborted)
-        throw new Fault('fetch', `Cannot fetch ${url}: ${error.message} (tried ${failures} times)`, { cause: error })
+        throw new Fault('fetch', `Cannot fetch ${shown(url)}: ${error.message} (tried ${failures} times)`, { cause: error })
       await sleep(network.backoffMs * 2 ** (failures - 1))
     }
   }

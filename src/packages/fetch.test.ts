@@ -328,6 +328,37 @@ test('fetchPackages() says which packages are gone when the snapshot archive is 
   })
 })
 
+test('fetchPackages() asks a snapshot archive that is out of reach only once or so', async (t) => {
+  const contents = Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`p${i}`, Buffer.from(`${i}`)]))
+  const { files, server, packages } = await mirror(t, contents)
+  files.clear()
+  const snapshot = await serve(t, new Map(), { '*': (_path, request) => request.socket.destroy() })
+  const options = { store: await openStore(scratch(t)), snapshots: new Map([['test', '20261123T060000Z']]) }
+  const repository = repositoryAt(server.url, { snapshotUrl: `${snapshot.url}/{timestamp}` })
+  const fetching = fetchPackages(packages, [repository], { ...options, network: { ...quick, parallel: 2 } }, quiet)
+  await assert.rejects(fetching, (error: unknown) => supersededBy(error).length === 40)
+  assert.ok(snapshot.requests.length <= 2 * 3, `${snapshot.requests.length} requests`)
+})
+
+test('fetchPackages() does not go on for ever with a server that breaks every resumption', async (t) => {
+  const big = Buffer.alloc(3 << 20, 'x')
+  const cut = inPart(big, 2 << 20, big.length, (response) => response.destroy())
+  const { server, fetch } = await mirror(
+    t,
+    { a: big },
+    {
+      'pool/a.deb': (path, request, response) => {
+        if (request.headers.range === undefined) return cut(path, request, response)
+        const start = Number(/\d+/.exec(request.headers.range)![0])
+        const range = `bytes ${start}-${big.length - 1}/${big.length}`
+        response.writeHead(206, { 'content-range': range }).end(Buffer.alloc(big.length - start, 'y'))
+      },
+    },
+  )
+  await assert.rejects(fetch(), faulty('fetch', /what was resumed has SHA-256|ended|closed|aborted/))
+  assert.ok(server.requests.length < 10, `${server.requests.length} requests`)
+})
+
 test('fetchPackages() does not call a mirror that is out of reach superseded', async (t) => {
   const store = await openStore(scratch(t))
   const packages = [packageOf('a', Buffer.from('a'))]

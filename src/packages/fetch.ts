@@ -76,9 +76,10 @@ async function fetchMissing(
 ): Promise<void> {
   const progress = progressOf(missing, report)
   const troubles: Trouble[] = []
+  const deadSnapshots: DeadSnapshots = new Map()
   await inParallel(missing, wire.network.parallel, async (p) => {
     try {
-      await fetchPackage(wire, p, repositories.get(p.repository)!, options, (bytes) => progress.at(p, bytes))
+      await fetchPackage(wire, p, repositories.get(p.repository)!, options, deadSnapshots, (bytes) => progress.at(p, bytes))
     } catch (fault) {
       const goOn = fault instanceof Fault && (fault.code === 'integrity' || isAbsent(fault))
       if (!goOn) {
@@ -97,6 +98,7 @@ async function fetchPackage(
   p: Package,
   repository: Repository,
   options: FetchOptions,
+  deadSnapshots: DeadSnapshots,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
   const wanted = (base: string) => ({ url: packageUrl(base, p.filename), sha256: p.sha256, sizeBytes: p.sizeBytes })
@@ -106,18 +108,24 @@ async function fetchPackage(
     if (!isAbsent(gone)) throw gone
     const timestamp = options.snapshots?.get(p.repository)
     if (repository.snapshotUrl === undefined || timestamp === undefined) throw gone
-    let unreachable: unknown
-    for (const base of snapshotBases(repository.snapshotUrl, timestamp)) {
+    let unreachable = deadSnapshots.get(repository.snapshotUrl)
+    for (const base of unreachable ? [] : snapshotBases(repository.snapshotUrl, timestamp)) {
       try {
         return await downloadBlob(wire, wanted(base), options.store, onBytes)
       } catch (error) {
         if (!(error instanceof Fault) || error.code !== 'fetch') throw error
         unreachable = error
+        if (isAbsent(error)) continue
+        deadSnapshots.set(repository.snapshotUrl, error)
+        break
       }
     }
-    throw new Fault('fetch', `${(gone as Fault).message}; ${(unreachable as Fault).message}`, { cause: { status: 404 } })
+    throw new Fault('fetch', `${(gone as Fault).message}; ${unreachable?.message}`, { cause: { status: 404 } })
   }
 }
+
+/** Snapshot archives that could not be reached, and why: asking them again for every package would take forever. */
+type DeadSnapshots = Map<string, Fault>
 
 /**
  * A snapshot is taken some hours after the archive was signed, and the archive of a moment is the last one before it:

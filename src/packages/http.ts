@@ -97,16 +97,19 @@ async function openHttp(agent: Dispatcher, url: string, headers: Record<string, 
     await reply.discard()
     const next = parsed(location, url, at)
     if (at.protocol === 'https:' && next.protocol !== 'https:')
-      throw new Fault('fetch', `Cannot fetch ${url}: it redirects from https to ${next.href}`)
+      throw new Fault('fetch', `Cannot fetch ${shown(url)}: it redirects from https to ${shown(next.href)}`)
     at = next
   }
-  throw new Fault('fetch', `Cannot fetch ${url}: more than ${MAX_REDIRECTS} redirects`)
+  throw new Fault('fetch', `Cannot fetch ${shown(url)}: more than ${MAX_REDIRECTS} redirects`)
 }
 
 function parsed(text: string, url: string, base?: URL): URL {
   const found = URL.parse(text, base?.href)
   if (!found || !/^https?:$/.test(found.protocol))
-    throw new Fault('fetch', `Cannot fetch ${url}: ${base ? 'it redirects to' : 'its URL is'} "${text}", expected http or https`)
+    throw new Fault(
+      'fetch',
+      `Cannot fetch ${shown(url)}: ${base ? 'it redirects to' : 'its URL is'} "${text}", expected http or https`,
+    )
   return found
 }
 
@@ -119,7 +122,7 @@ async function request(agent: Dispatcher, url: URL, headers: Record<string, stri
       headers: { ...credentials(url), ...headers, 'accept-encoding': 'identity', 'user-agent': 'bisque' },
       signal,
     })
-    .catch((error) => Promise.reject(interrupted(error, signal, url.href)))
+    .catch((error) => Promise.reject(interrupted(error, signal, shown(url.href))))
   const header = (name: string) => {
     const value = got.headers[name]
     return Array.isArray(value) ? value[0] : value
@@ -136,6 +139,9 @@ async function request(agent: Dispatcher, url: URL, headers: Record<string, stri
     },
   }
 }
+
+/** A URL as people may see it: without the name and password in it. */
+export const shown = (url: string): string => url.replace(/^([a-z]+:\/\/)[^/@]*@/i, '$1')
 
 function credentials(url: URL): Record<string, string> {
   if (url.username === '') return {}

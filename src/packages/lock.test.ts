@@ -3,7 +3,17 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
-import { diffLocks, formatLock, formatLockChange, type Lock, parseLock, pinTo, requestDigest, snapshotsOf } from './lock.ts'
+import {
+  diffLocks,
+  formatLock,
+  formatLockChange,
+  type Lock,
+  lockRepository,
+  parseLock,
+  pinTo,
+  requestDigest,
+  snapshotsOf,
+} from './lock.ts'
 import type { Package } from './package.ts'
 
 const packageOf = (name: string, version = '1.0', changes: Partial<Package> = {}): Package => ({
@@ -139,6 +149,17 @@ test('parseLock() refuses a text too large to be a lock', () => {
     complaint((t) => t + 'x'.repeat(17 << 20)),
     /expected at most 16777216/,
   )
+})
+
+test('lockRepository() keeps the moment, and no password', () => {
+  const repository = {
+    ...lock.repositories[0]!,
+    url: 'https://user:secret@mirror.example/debian',
+    keyring: new Uint8Array(0),
+    priority: 500,
+  }
+  const locked = lockRepository(repository, { date: new Date('2026-09-12T07:55:41Z'), digest: sha256('InRelease') })
+  assert.deepEqual(locked, { ...lock.repositories[0]!, url: 'https://mirror.example/debian' })
 })
 
 test('requestDigest() does not depend on the order of keys, but on every value', () => {

@@ -15,7 +15,8 @@
  */
 import { digestOf, isSha256, type Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
-import { isSafeFilename } from './fetch.ts'
+import { isSafeFilename, timestampOf } from './fetch.ts'
+import { shown } from './http.ts'
 import type { Package } from './package.ts'
 import type { Repository } from './repository.ts'
 
@@ -40,6 +41,13 @@ export interface LockedRepository extends Pick<Repository, 'id' | 'format' | 'ar
 
 /** Names what was asked for: everything that decides which packages are chosen, and nothing else. */
 export const requestDigest = (request: unknown): Sha256 => digestOf(request)
+
+/** What the lock keeps of a repository that was loaded. A name and password in its URL stay out of it. */
+export function lockRepository(repository: Repository, release: { date: Date; digest: Sha256 }): LockedRepository {
+  const { id, format, architecture, url, suite, components } = repository
+  const snapshot = timestampOf(release.date)
+  return { id, format, architecture, url: shown(url), suite, components, snapshot, digest: release.digest }
+}
 
 /** The moment of each repository, for `fetchPackages`. */
 export const snapshotsOf = (lock: Lock): Map<string, string> => new Map(lock.repositories.map((r) => [r.id, r.snapshot]))

@@ -18,6 +18,8 @@ export interface Release {
   architectures: readonly string[]
   components: readonly string[]
   acquireByHash: boolean
+  /** Packages of architecture `all` are in an index of their own, not in every architecture's. */
+  separateAll: boolean
   /** Index files by their path below `dists/<suite>/`. */
   files: ReadonlyMap<string, IndexFile>
 }
@@ -33,14 +35,16 @@ const MAX_FILES = 200_000
 export function parseRelease(text: string, source: string): Release {
   const stanza = parseStanza(text, source)
   const validUntil = field(stanza, 'Valid-Until')
+  const architectures = words(field(stanza, 'Architectures'))
   return {
     suite: field(stanza, 'Suite') ?? '',
     codename: field(stanza, 'Codename') ?? '',
     date: dateOf(required(stanza, 'Date', source), 'Date', source),
     ...(validUntil === undefined ? {} : { validUntil: dateOf(validUntil, 'Valid-Until', source) }),
-    architectures: words(field(stanza, 'Architectures')),
+    architectures,
     components: words(field(stanza, 'Components')),
     acquireByHash: field(stanza, 'Acquire-By-Hash') === 'yes',
+    separateAll: architectures.includes('all') && !words(field(stanza, 'No-Support-for-Architecture-all')).includes('Packages'),
     files: filesOf(required(stanza, 'SHA256', source), source),
   }
 }
@@ -70,19 +74,28 @@ export function checkRelease(
   })
 }
 
-/** The index of a component in the smallest form offered, and what it unpacks to. */
-export function packagesIndex(
-  release: Release,
-  component: string,
-  architecture: string,
-  source: string,
-): { path: string; file: IndexFile; unpacked: IndexFile | undefined } {
+/** An index in the smallest form offered, and what it unpacks to. */
+export interface PackagesIndex {
+  path: string
+  file: IndexFile
+  unpacked: IndexFile | undefined
+}
+
+/** The indexes that hold the packages of a component for an architecture. */
+export function packagesIndexes(release: Release, component: string, architecture: string, source: string): PackagesIndex[] {
   const name = `${component}/binary-${architecture}/Packages`
+  const own = offered(release, name)
+  if (!own) throw new Fault('missing', `Cannot use ${source}: it lists no ${name}.xz, .gz or plain`)
+  const all = release.separateAll ? offered(release, `${component}/binary-all/Packages`) : undefined
+  return all ? [own, all] : [own]
+}
+
+function offered(release: Release, name: string): PackagesIndex | undefined {
   for (const suffix of ['.xz', '.gz', '']) {
     const file = release.files.get(name + suffix)
     if (file) return { path: name + suffix, file, unpacked: release.files.get(name) }
   }
-  throw new Fault('missing', `Cannot use ${source}: it lists no ${name}.xz, .gz or plain`)
+  return undefined
 }
 
 /** The security archive calls its components `updates/main`, and their folders `main`. */

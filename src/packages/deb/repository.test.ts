@@ -236,6 +236,70 @@ test('loadRepository() reads gzip and plain indexes where there is no xz', async
   }
 })
 
+test('loadRepository() reads packages of architecture all from their own index where the archive keeps them apart', async (t) => {
+  const { files, load } = await archive(t)
+  const other = await makeArchive({ keys: [key], packages: [{ name: 'docs', architecture: 'all' }] })
+  const indexes = [
+    ['main/binary-amd64/Packages', files.get('dists/test/main/binary-amd64/Packages')!],
+    ['main/binary-all/Packages', other.get('dists/test/main/binary-amd64/Packages')!],
+  ] as const
+  const listed = indexes.map(([path, bytes]) => ` ${sha256(bytes)} ${bytes.length} ${path}`)
+  for (const [path, bytes] of indexes) files.set(`dists/test/${path}`, bytes)
+  for (const [support, count] of [
+    [undefined, 2],
+    ['Packages', 1],
+  ] as const) {
+    const fields = { Architectures: 'all amd64', 'Acquire-By-Hash': undefined, 'No-Support-for-Architecture-all': support }
+    files.set('dists/test/InRelease', Buffer.from(await clearSign(releaseText(fields, listed), [key])))
+    assert.equal((await load()).index.count, count)
+  }
+})
+
+test('loadRepository() joins the indexes of several components, also empty ones', async (t) => {
+  const { files, load } = await archive(t)
+  const bytes = files.get('dists/test/main/binary-amd64/Packages')!
+  const listed = [
+    ` ${sha256(bytes)} ${bytes.length} main/binary-amd64/Packages`,
+    ` ${sha256('')} 0 contrib/binary-amd64/Packages`,
+  ]
+  files.set('dists/test/contrib/binary-amd64/Packages', Buffer.alloc(0))
+  files.set('dists/test/InRelease', Buffer.from(await clearSign(releaseText({ 'Acquire-By-Hash': undefined }, listed), [key])))
+  assert.equal((await load({ components: ['main', 'contrib'] })).index.count, 1)
+  assert.equal((await load({ components: ['contrib'] })).index.count, 0)
+  await assert.rejects(
+    load({ components: ['main'], architecture: 'arm64' }),
+    faulty('missing', /lists no main\/binary-arm64\/Packages/),
+  )
+})
+
+test('loadRepository() refuses Release text that is not one', async (t) => {
+  const { files, load } = await archive(t)
+  const texts: [RegExp, string][] = [
+    [/has no Date/, releaseText({ Date: undefined }, [])],
+    [/Date "yesterday" is not a date in UTC/, releaseText({ Date: 'yesterday' }, [])],
+    [/Date ".*\+0200" is not a date in UTC/, releaseText({ Date: 'Mon, 23 Nov 2026 06:00:00 +0200' }, [])],
+    [
+      /has no SHA256/,
+      'Date: Mon, 23 Nov 2026 06:00:00 UTC\nMD5Sum:\n d41d8cd98f00b204e9800998ecf8427e 0 main/binary-amd64/Packages\n',
+    ],
+    [/expected "SHA-256 size path", got/, releaseText({}, [' d41d8cd98f00b204e9800998ecf8427e 0 main/binary-amd64/Packages'])],
+  ]
+  for (const [what, text] of texts) {
+    files.set('dists/test/InRelease', Buffer.from(await clearSign(text, [key])))
+    await assert.rejects(load(), faulty('format', what))
+  }
+})
+
+test('loadRepository() shows no password in a Fault', async (t) => {
+  const { server, load } = await archive(t, { keys: [stranger] })
+  const url = server.url.replace('//', '//user:secret@')
+  await assert.rejects(
+    load({ url }),
+    (error: Fault) => !/secret/.test(`${error.message} ${error.hint}`) && /127.0.0.1/.test(error.message),
+  )
+  await assert.rejects(load({ url: `${url}/nowhere` }), (error: Fault) => !/secret/.test(error.message))
+})
+
 test('loadRepository() stops unpacking a Packages that is a decompression bomb', async (t) => {
   const bomb = Buffer.alloc(8 << 20)
   for (const [suffix, packed] of [

@@ -13,10 +13,10 @@ import type { Report } from '../../base/report.ts'
 import { formatSize } from '../../base/size.ts'
 import type { Store } from '../../store/store.ts'
 import { downloadBlob, downloadDocument, inParallel, isAbsent } from '../download.ts'
-import { type Network, type Wire, withWire } from '../http.ts'
+import { type Network, shown, type Wire, withWire } from '../http.ts'
 import type { Repository } from '../repository.ts'
 import { indexPackages, openIndex, type PackageIndex } from './index.ts'
-import { checkRelease, type IndexFile, packagesIndex, parseRelease, type Release } from './release.ts'
+import { checkRelease, type IndexFile, packagesIndexes, parseRelease, type Release } from './release.ts'
 import { openInRelease, openRelease } from './signature.ts'
 
 export interface LoadOptions {
@@ -87,7 +87,7 @@ async function loadRelease(
   const release = await openSigned(store, fetched, repository, options)
   const known = cached && cached.document !== fetched.document ? await stillGood(store, cached, repository, options) : undefined
   if (known && known.date > release.date) {
-    const message = `${repository.url} offers ${repository.suite} of ${release.date.toISOString()}, older than what it offered before`
+    const message = `${shown(repository.url)} offers ${repository.suite} of ${release.date.toISOString()}, older than what it offered before`
     report.tell({ type: 'note', level: 'warning', message: `${message}; going on with the newer one` })
     checkRelease(known, repository, { now: options.now, allowExpired: repository.allowExpired ?? false }, sourceOf(repository))
     return { release: known, digest: cached!.document }
@@ -123,10 +123,10 @@ async function fetchSigned(wire: Wire, repository: Repository, cached: Signed | 
   const release = await downloadDocument(wire, `${base}/Release`, { limitBytes: MAX_RELEASE_BYTES })
   const signature = await downloadDocument(wire, `${base}/Release.gpg`, { limitBytes: MAX_RELEASE_BYTES }).catch((error) => {
     if (!isAbsent(error)) throw error
-    throw new Fault('integrity', `Cannot trust ${base}: it has neither InRelease nor Release.gpg, so nothing is signed`)
+    throw new Fault('integrity', `Cannot trust ${shown(base)}: it has neither InRelease nor Release.gpg, so nothing is signed`)
   })
   if (release === 'unchanged' || signature === 'unchanged')
-    throw new Fault('fetch', `Cannot fetch ${base}/Release: it answered 304 unasked`)
+    throw new Fault('fetch', `Cannot fetch ${shown(base)}/Release: it answered 304 unasked`)
   return { document: (await store.put(release.bytes)).digest, signature: (await store.put(signature.bytes)).digest }
 }
 
@@ -178,7 +178,7 @@ async function loadIndex(
 ): Promise<PackageIndex> {
   const { store } = options
   const source = sourceOf(repository)
-  const parts = repository.components.map((component) => packagesIndex(release, component, repository.architecture, source))
+  const parts = repository.components.flatMap((component) => packagesIndexes(release, component, repository.architecture, source))
   const key = digestOf({ what: 'deb index', packages: parts.map((part) => part.file.sha256) })
   const known = await recallIndex(store, key)
   if (known) return known
@@ -231,7 +231,7 @@ async function fetchIndex(
     await downloadBlob(wire, { ...part.file, url: plain }, store)
   }
   const bytes = await store.read(part.file.sha256)
-  if (!bytes) throw new Fault('integrity', `Cannot read ${plain}: it was damaged in the cache as soon as it was there`)
+  if (!bytes) throw new Fault('integrity', `Cannot read ${shown(plain)}: it was damaged in the cache as soon as it was there`)
   return bytes
 }
 
@@ -263,7 +263,7 @@ async function unpackIndex(packed: Buffer, path: string, unpacked: IndexFile | u
   return bytes
 }
 
-const sourceOf = (repository: Repository) => `${repository.url} ${repository.suite}`
+const sourceOf = (repository: Repository) => `${shown(repository.url)} ${repository.suite}`
 
 const tooLarge = (source: string, path: string, size: number) =>
   new Fault(
