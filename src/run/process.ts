@@ -178,7 +178,7 @@ function pipe(): { read: Readable; write: number } {
 const O_CLOEXEC = 0o2000000
 
 /** Descriptors this process was itself born with are for it alone: through one of a host directory a child could leave its root. */
-function keepDescriptors(): void {
+export function keepDescriptors(): void {
   if (!kept) libc().close_range(3, 0x7fff_ffff, CLOSE_RANGE_CLOEXEC)
   kept = true
 }
