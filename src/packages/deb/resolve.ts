@@ -41,7 +41,8 @@ export function resolveDebian(suites: readonly Suite[], request: DebRequest): { 
   if ('contradiction' in answer) throw explained(universe, answer.contradiction)
   const taken = answer.taken.map(universe.offer)
   const reasons = reasonsOf(universe, taken, wanted, request.recommends)
-  const packages = taken.map((offer) => resolved(universe, offer, new Set(taken), reasons.get(offer)!))
+  const set = new Set(taken)
+  const packages = taken.map((offer) => resolved(universe, offer, set, reasons.get(offer)!))
   return { packages: packages.sort((a, b) => (a.name < b.name ? -1 : 1)) }
 }
 
@@ -110,7 +111,7 @@ function read(universe: Universe, text: string, architecture: string, excluded: 
   if (!parts) return { why: `${JSON.stringify(text)} is not a package name, name=version, name/suite or pattern` }
   const [, name, qualifier, kind, release] = parts as unknown as [string, string, string?, ('=' | '/')?, string?]
   const offers = universe.offers(name)
-  if (qualifier !== undefined && qualifier !== architecture && qualifier !== 'all')
+  if (qualifier !== undefined && ![architecture, 'any', 'all'].includes(qualifier))
     return { why: `${text} is not of architecture ${architecture}` }
   if (excluded.has(name)) return { why: `${name} is both asked for and excluded` }
   if (offers.length === 0) return unknown(universe, name)
@@ -176,7 +177,14 @@ function follow(universe: Universe, from: Offer, release: string, recommends: bo
   const seen = new Set(queue)
   for (const offer of queue) {
     for (const alternatives of fields.flatMap((field) => universe.relations(offer, field))) {
-      if (alternatives.some((r) => universe.satisfiers(r).length > 0)) continue
+      const met = alternatives.flatMap((r) => universe.satisfiers(r))
+      for (const other of met) {
+        // What only this suite has is there already; what it needs may not be.
+        if (!other.releases.includes(release) || seen.has(other)) continue
+        seen.add(other)
+        queue.push(other)
+      }
+      if (met.length > 0) continue
       for (const relation of alternatives) {
         const other = universe.offers(relation.name).find((o) => o.releases.includes(release))
         if (!other || seen.has(other)) continue
