@@ -3,7 +3,7 @@ import { hash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { Fault } from '../base/fault.ts'
-import { DIGEST, decodeVerity, encodeVerity, VERITY_BLOCK, verityTree } from '../formats/verity.ts'
+import { DIGEST, decodeVerity, encodeVerity, VERITY_BLOCK, verityPartitionUuids, verityTree } from '../formats/verity.ts'
 import { type Moved, moved, taskOf, type Workers, withWorkers } from '../run/workers.ts'
 
 /**
@@ -56,6 +56,7 @@ export async function verifyVerity(
   rootHash: string,
   options: { threads?: number | undefined } = {},
 ): Promise<void> {
+  verityPartitionUuids(rootHash) // refuses what is no root hash
   const { salt, dataBlocks } = decodeVerity(readAt(hashPath, 0, 512))
   const dataBytes = sizeOf(dataPath)
   const tree = verityTree(dataBlocks)
