@@ -164,24 +164,24 @@ const SCRIPT = `
 umask 022
 fail() { echo "bisque-sandbox: cannot $1" >&2; exit ${SET_UP_FAILED}; }
 root=$1; shift
-mount --rbind "$root" "$root" || fail "bind $root"
+mount -n --rbind "$root" "$root" || fail "bind $root"
 while [ "$1" != -- ]; do
   case $1 in
-    ro) mount -o "$3" "$2" || fail "make $2 read-only"; shift 3;;
-    bind) mount --rbind "$2" "$3" || fail "bind $2"; shift 3;;
+    ro) mount -n -o "$3" "$2" || fail "make $2 read-only"; shift 3;;
+    bind) mount -n --rbind "$2" "$3" || fail "bind $2"; shift 3;;
     mkdir) mkdir -p "$2" || fail "create $2"; shift 2;;
     touch) mkdir -p "\${2%/*}" && : > "$2" || fail "create $2"; shift 2;;
-    proc) mount -t proc -o nosuid,nodev,noexec proc "$2" || fail "mount /proc"; shift 2;;
-    tmpfs) mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$2" || fail "mount $2"
+    proc) mount -n -t proc -o nosuid,nodev,noexec proc "$2" || fail "mount /proc"; shift 2;;
+    tmpfs) mount -n -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$2" || fail "mount $2"
       case $2 in */run) chmod 755 "$2" && mkdir -m 1777 "$2/lock" || fail "prepare $2";; esac
       shift 2;;
-    dev) mount -t tmpfs -o nosuid,mode=755 tmpfs "$2" || fail "mount /dev"
+    dev) mount -n -t tmpfs -o nosuid,mode=755 tmpfs "$2" || fail "mount /dev"
       mkdir "$2/pts" && mkdir -m 1777 "$2/shm" || fail "prepare /dev"
       for node in null zero full random urandom tty; do
-        : > "$2/$node" && mount --bind "/dev/$node" "$2/$node" || fail "bind /dev/$node"
+        : > "$2/$node" && mount -n --bind "/dev/$node" "$2/$node" || fail "bind /dev/$node"
       done
-      mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$2/pts" 2>/dev/null ||
-        mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$2/pts" || fail "mount /dev/pts"
+      mount -n -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$2/pts" 2>/dev/null ||
+        mount -n -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$2/pts" || fail "mount /dev/pts"
       ln -s pts/ptmx "$2/ptmx" && ln -s /proc/self/fd "$2/fd" && ln -s /proc/self/fd/0 "$2/stdin" &&
         ln -s /proc/self/fd/1 "$2/stdout" && ln -s /proc/self/fd/2 "$2/stderr" || fail "prepare /dev"
       shift 2;;
@@ -192,7 +192,7 @@ done
 shift
 ulimit -c 0
 ulimit -S -n 4096 2>/dev/null
-cd "$root" && mount --move . / || fail "enter $root"
+cd "$root" && mount -n --move . / || fail "enter $root"
 exec setpriv --pdeathsig KILL --no-new-privs --inh-caps -all --bounding-set -all${CAPABILITIES} -- env -i "$@"
 `
 
