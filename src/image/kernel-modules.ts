@@ -194,6 +194,7 @@ async function closure(tree: Tree, directory: string, files: ReadonlyMap<string,
     key.slice(key.indexOf('.') + 1),
     value,
   ])
+  for (const [key, value] of builtinFields) if (key === 'alias') builtin.add(normal(value))
 
   const selected = new Set<string>()
   const missing = new Set<string>()
