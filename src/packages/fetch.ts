@@ -90,7 +90,8 @@ async function fetchMissing(
     }
   })
   progress.end()
-  if (troubles.length > 0) throw combined(troubles)
+  const inOrder = troubles.sort((a, b) => missing.indexOf(a.package) - missing.indexOf(b.package))
+  if (inOrder.length > 0) throw combined(inOrder)
 }
 
 async function fetchPackage(
