@@ -1,8 +1,9 @@
-import { execFile } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
+import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { existingToolsTree } from '../src/build/tools.ts'
+import { runInSandbox } from '../src/run/sandbox.ts'
 
 /** Runs the field's own tools, in the versions Bisque's tools tree pins. */
 export interface Judge {
@@ -18,42 +19,49 @@ export interface Verdict {
   stderr: string
 }
 
+/** Where tests keep what they download: the cache a person's builds use. */
+export const CACHE = process.env['BISQUE_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'bisque')
+
+/** The tree of judges; `npm test` prepares it. `undefined` where it was not. */
+export const JUDGES = process.env['BISQUE_JUDGES'] ?? (await existingToolsTree('judge', CACHE))
+
 /**
  * A test judged by the real tool of the field rather than by our own reader.
  * Skipped, visibly, where the tools tree is not there; REQUIRE_ORACLES=1 makes that a failure.
  */
 export function oracle(tool: string, name: string, body: (t: TestContext, judge: Judge) => void | Promise<void>): void {
-  const root = process.env['BISQUE_JUDGES'] ?? ''
-  const found = root !== '' && ['usr/bin', 'usr/sbin', 'usr/lib/systemd'].some((dir) => existsSync(`${root}/${dir}/${tool}`))
-  const skip = !found && !process.env['REQUIRE_ORACLES'] ? `${tool} is not installed` : false
+  const found = ['usr/bin', 'usr/sbin', 'usr/lib/systemd'].some((dir) => existsSync(`${JUDGES}/${dir}/${tool}`))
+  const skip = !found && !process.env['REQUIRE_ORACLES'] ? `${tool} is not there; npm test prepares the tools` : false
   test(`[${tool}] ${name}`, { skip }, async (t) => {
-    const dir = mkdtempSync(join(tmpdir(), 'bisque-judge-'))
-    t.after(() => rmSync(dir, { recursive: true, force: true }))
-    await body(t, { dir, run: (argv, options = {}) => run(root, dir, argv, options) })
+    if (!found) throw new Error(`${tool} is not in the tools tree ${JUDGES}`)
+    using judge = judgeIn()
+    await body(t, judge)
   })
 }
 
-const ENTER =
-  'mkdir -p "$0$1" && mount --bind "$1" "$0$1" && mount -t proc proc "$0/proc" && root=$0 dir=$1 && shift && exec chroot "$root" sh -c \'cd "$0" && exec "$@"\' "$dir" "$@"'
+/** A judge outside a test, for benchmarks: its folder is gone once it is disposed of. */
+export function judgeIn(): Judge & Disposable {
+  const dir = mkdtempSync(join(realpathSync(tmpdir()), 'bisque-judge-'))
+  return {
+    dir,
+    run: (argv, options = {}) => run(dir, argv, options),
+    [Symbol.dispose]: () => rmSync(dir, { recursive: true, force: true }),
+  }
+}
 
-function run(
-  root: string,
+const TOOLS_PATH = '/usr/bin:/usr/sbin:/usr/lib/systemd'
+
+async function run(
   dir: string,
   argv: readonly string[],
   options: { allowFailure?: boolean; input?: string | Uint8Array },
 ): Promise<Verdict> {
-  return new Promise((resolve, reject) => {
-    const child = execFile(
-      'unshare',
-      ['--mount', '--pid', '--fork', 'sh', '-c', ENTER, root, dir, ...argv],
-      { maxBuffer: 256 << 20, env: { PATH: '/usr/bin:/usr/sbin:/usr/lib/systemd', LC_ALL: 'C.UTF-8' } },
-      (error, stdout, stderr) => {
-        const exitCode = error ? Number(error.code ?? 1) : 0
-        if (exitCode !== 0 && !options.allowFailure)
-          reject(new Error(`${argv.join(' ')} exited with ${exitCode}:\n${stdout}${stderr}`))
-        else resolve({ exitCode, stdout, stderr })
-      },
-    )
-    child.stdin?.on('error', () => {}).end(options.input)
-  })
+  const sandbox = {
+    root: JUDGES!,
+    tmpfs: ['/tmp', '/run', '/var/tmp'],
+    binds: [{ source: dir, target: dir, writable: true }],
+    workdir: dir,
+    env: { PATH: TOOLS_PATH, LC_ALL: 'C.UTF-8' },
+  }
+  return runInSandbox(sandbox, argv, { outputBytes: 256 << 20, ...options })
 }

@@ -40,7 +40,7 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Tr
   await addTrees(settings.extraTrees, places.root, epoch, report)
   await runScripts('postinst', settings.postInstallationScripts, places, report)
   await runScripts('finalize', settings.finalizeScripts, places, report)
-  const tree = await report.step('Read tree', () => readTree(places.root, { devices }))
+  const tree = await report.step('Read tree', () => readTree(places.root, { extra: devices }))
   return withoutFiles(tree, settings.removeFiles)
 }
 
@@ -49,7 +49,7 @@ export async function makeInitrdSystem(input: Omit<SystemInput, 'recipe'>, repor
   const root = join(input.work, 'root')
   await mkdir(root, { recursive: true })
   const { devices } = await installDebian({ root, packages: input.packages, epoch: input.epoch, exclude: withoutDocs }, report)
-  return readTree(root, { devices })
+  return report.step('Read tree', () => readTree(root, { extra: devices }))
 }
 
 /** Copies folders of the recipe into the image: owned by root, modes as they are. */
@@ -58,7 +58,7 @@ async function addTrees(trees: readonly TreeSource[], root: string, epoch: numbe
     await report.step(`Add ${source}`, async () => {
       const prefix = target.replace(/^\/+|\/+$/g, '')
       const found = new Map<string, Inode>()
-      for (const [path, inode] of await readTree(source, {})) {
+      for (const [path, inode] of readTree(source)) {
         const place = [prefix, path].filter((part) => part !== '').join('/')
         found.set(place, { ...inode, uid: 0, gid: 0, mtime: epoch })
       }

@@ -34,7 +34,7 @@ const RELEASE = 'trixie'
 
 /** Folder of the tools tree, made when it is not there. It is complete, or absent: it appears by rename. */
 export async function toolsTree(name: ToolsName, env: Env): Promise<string> {
-  const lock = await toolsLock(name, env)
+  const lock = (await lockInForce(name, env.cache)) ?? (await renew(name, env))
   const tree = treePath(env.cache, lock)
   if (existsSync(tree)) return tree
   return env.report.step(`Prepare ${name} tools`, async (report) => {
@@ -56,6 +56,13 @@ export async function toolsTree(name: ToolsName, env: Env): Promise<string> {
   })
 }
 
+/** The tools tree if it has been prepared already; never makes it. */
+export async function existingToolsTree(name: ToolsName, cache: string): Promise<string | undefined> {
+  const lock = await lockInForce(name, cache)
+  const tree = lock && treePath(cache, lock)
+  return tree !== undefined && existsSync(tree) ? tree : undefined
+}
+
 /** Writes the lock that comes with Bisque anew. */
 export async function relockTools(name: ToolsName, env: Env): Promise<Lock> {
   const lock = await resolveTools(name, env)
@@ -64,17 +71,17 @@ export async function relockTools(name: ToolsName, env: Env): Promise<Lock> {
 }
 
 const shippedLock = (name: ToolsName): string => fileURLToPath(new URL(`../../tools/${name}.lock`, import.meta.url))
-const renewedLock = (name: ToolsName, env: Env): string => join(env.cache, 'tools', `${name}.lock`)
+const renewedLock = (name: ToolsName, cache: string): string => join(cache, 'tools', `${name}.lock`)
 const treePath = (cache: string, lock: Lock): string => join(cache, 'tools', digestOf(lock.tools).slice(0, 16))
 const requestOf = (name: ToolsName): string => digestOf({ release: RELEASE, packages: TOOLS[name] })
 
 /** The lock in force: one that was renewed here because the shipped one is gone from the mirror, else the shipped one. */
-async function toolsLock(name: ToolsName, env: Env): Promise<Lock> {
-  for (const path of [renewedLock(name, env), shippedLock(name)]) {
+async function lockInForce(name: ToolsName, cache: string): Promise<Lock | undefined> {
+  for (const path of [renewedLock(name, cache), shippedLock(name)]) {
     const lock = await loadLock(path)
     if (lock !== undefined && lock.request === requestOf(name)) return lock
   }
-  return renew(name, env)
+  return undefined
 }
 
 async function fetchTools(name: ToolsName, lock: Lock, env: Env): Promise<{ lock: Lock; files: FetchedPackage[] }> {
@@ -105,7 +112,7 @@ const fetchLocked = (lock: Lock, env: Env): Promise<FetchedPackage[]> =>
 async function renew(name: ToolsName, env: Env): Promise<Lock> {
   const lock = await resolveTools(name, env)
   await mkdir(join(env.cache, 'tools'), { recursive: true })
-  await writeLock(renewedLock(name, env), lock)
+  await writeLock(renewedLock(name, env.cache), lock)
   return lock
 }
 

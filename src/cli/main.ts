@@ -5,6 +5,7 @@ import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { FAULTS, Fault } from '../base/fault.ts'
 import { Report } from '../base/report.ts'
+import { NAMESPACE_VARIABLE } from '../run/namespace.ts'
 import { formatBug, formatEvent, formatFault, formatResult } from './ndjson.ts'
 import { type Command, parseArguments } from './parse.ts'
 import type { Outcome } from './session.ts'
@@ -28,6 +29,7 @@ export async function main(args: readonly string[]): Promise<number> {
       return 0
     }
     json = command.json
+    if (OWNS_FILES.has(command.verb) && !env[NAMESPACE_VARIABLE]) return await startAgain()
     if (command.directory !== undefined) changeTo(command.directory)
     const opened = openTerminal(stderr, { color: color(stderr) })
     terminal = opened
@@ -71,6 +73,16 @@ async function runInterruptibly(command: Command, report: Report, terminal: Term
   } finally {
     for (const [name, handler] of handlers) process.off(name, handler)
   }
+}
+
+/** Verbs that write files with other owners: they run in a namespace of their own, where they may. */
+const OWNS_FILES: ReadonlySet<string> = new Set(['build'])
+
+/** Runs this very command line in the namespace of a build. */
+async function startAgain(): Promise<number> {
+  const { enterNamespace } = await import('../run/namespace.ts')
+  const defined = Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined)
+  return enterNamespace([process.execPath, ...process.execArgv, ...process.argv.slice(1)], { env: Object.fromEntries(defined) })
 }
 
 function changeTo(directory: string): void {

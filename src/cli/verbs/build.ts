@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { merge, object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
 import { optional } from '@optique/core/modifiers'
@@ -19,7 +18,6 @@ export const parser = command(
       keys: keysOption,
       offline: offlineOption,
       relock: toggle('--relock', message`Replace pinned packages that the mirror no longer has, saying which.`),
-      force: toggle('--force', message`Bake even if the artifacts are there already.`),
     }),
   ),
   {
@@ -42,7 +40,6 @@ export interface BuildVerbOptions {
   keys: string | undefined
   offline: boolean
   relock: boolean
-  force: boolean
 }
 
 export const run: Run<BuildVerbOptions> = async (options, session) => {
@@ -54,9 +51,8 @@ export const run: Run<BuildVerbOptions> = async (options, session) => {
     recipe,
     {
       output: options.output ?? recipe.settings.outputDirectory,
-      keys: options.keys ?? join(recipe.directory, 'keys'),
+      keys: options.keys,
       relock: options.relock,
-      force: options.force,
     },
     await openEnv(session, options),
   )
