@@ -101,7 +101,7 @@ oracle('cpio', 'cpio and bsdtar list the archive we wrote', async (_t, judge) =>
     .trim()
     .split('\n')
     .forEach((line, i) => assert.match(line, expected[i]!))
-  await judge.run(['sh', '-c', 'mkdir out && bsdtar -xf archive -C out'])
+  await judge.run(['sh', '-c', 'mkdir out && bsdtar -xf archive -C out --exclude dev'])
   assert.equal(readFileSync(join(judge.dir, 'out/linked again'), 'utf8'), 'twice')
 })
 
