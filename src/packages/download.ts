@@ -112,6 +112,9 @@ export async function inParallel<T, R>(items: readonly T[], width: number, body:
   return results
 }
 
+/** A download that lives grows, or is given up, sooner than this. */
+const QUIET_MS = 90_000
+
 interface Unfinished {
   file: string
   handle: FileHandle
@@ -129,7 +132,7 @@ async function claimPartial(folder: string, wanted: Wanted): Promise<Unfinished>
   for (const name of await readdir(folder)) {
     if (!name.startsWith(`${wanted.sha256}.`)) continue
     const found = await stat(join(folder, name)).catch(() => undefined)
-    if (!found || !isAbandoned(name.slice(name.lastIndexOf('.') + 1), found.mtimeMs)) continue
+    if (!found || !isAbandoned(name.slice(name.lastIndexOf('.') + 1), found.mtimeMs, QUIET_MS)) continue
     if (found.size === 0 || found.size > wanted.sizeBytes) {
       await rm(join(folder, name), { force: true })
       continue

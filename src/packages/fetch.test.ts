@@ -522,6 +522,12 @@ test('fetchPackages() reads a mirror on disk', async (t) => {
   await assert.rejects(missing, (error: unknown) => isSuperseded(error))
 })
 
+test('fetchPackages() refuses a file URL of another machine', async (t) => {
+  const store = await openStore(scratch(t))
+  const fetching = fetchPackages([packageOf('a', LARGE)], [repositoryAt('file://elsewhere/mirror')], { store }, quiet)
+  await assert.rejects(fetching, faulty('fetch', /Cannot read file:\/\/elsewhere\/mirror/))
+})
+
 test('fetchPackages() refuses a filename that leaves the repository', async (t) => {
   const { server, store } = await mirror(t, {})
   for (const filename of [

@@ -44,7 +44,7 @@ export interface Reply {
   header(name: string): string | undefined
   contentLength: number | undefined
   body: AsyncIterable<Uint8Array>
-  /** Lets go of the connection without reading the body. */
+  /** Lets go of the body; the connection serves again if little of it was left. */
   discard(): Promise<void>
 }
 
@@ -135,7 +135,7 @@ async function request(agent: Dispatcher, url: URL, headers: Record<string, stri
     contentLength: length !== undefined && /^\d{1,15}$/.test(length) ? Number(length) : undefined,
     body: got.body,
     async discard() {
-      got.body.on('error', () => {}).destroy()
+      await got.body.dump({ limit: 1 << 16, signal }).catch(() => {})
     },
   }
 }
@@ -151,7 +151,7 @@ function credentials(url: URL): Record<string, string> {
 
 /** A local mirror answers like a server that resumes. */
 async function openFile(url: string, headers: Record<string, string>): Promise<Reply> {
-  const file = fileURLToPath(url)
+  const file = pathOf(url)
   const info = await stat(file).catch(() => undefined)
   const start = Number(/^bytes=(\d+)-$/.exec(headers['range'] ?? '')?.[1] ?? 0)
   const size = info?.isFile() ? info.size : 0
@@ -164,6 +164,14 @@ async function openFile(url: string, headers: Record<string, string>): Promise<R
     contentLength: size - start,
     body: status === 200 || status === 206 ? createReadStream(file, { start }) : emptyBody(),
     discard: async () => {},
+  }
+}
+
+function pathOf(url: string): string {
+  try {
+    return fileURLToPath(url)
+  } catch (cause) {
+    throw new Fault('fetch', `Cannot read ${url}: ${(cause as Error).message}`, { cause })
   }
 }
 

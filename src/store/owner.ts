@@ -6,7 +6,7 @@
  */
 import { readFileSync, readlinkSync } from 'node:fs'
 
-/** An unfinished file of another PID namespace counts as abandoned once it has been quiet for this long. */
+/** An unfinished file of another PID namespace counts as abandoned once it has been quiet for this long, unless said otherwise. */
 const QUIET_MS = 10 * 60_000
 
 /** The tag of this process; file-name safe. */
@@ -20,10 +20,10 @@ let tag: string | undefined
 export const UNOWNED = 'unowned'
 
 /** Whether the process named by `owner` is gone. A tag we cannot judge is judged by the age of its file. */
-export function isAbandoned(owner: string, mtimeMs: number): boolean {
+export function isAbandoned(owner: string, mtimeMs: number, quietMs = QUIET_MS): boolean {
   if (owner === UNOWNED) return true
   const match = /^(\d+)-(\d+)-(\d+)$/.exec(owner)
-  if (!match || match[3] !== pidNamespace()) return Date.now() - mtimeMs > QUIET_MS
+  if (!match || match[3] !== pidNamespace()) return Date.now() - mtimeMs > quietMs
   return startTime(Number(match[1])) !== match[2]
 }
 
