@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
+import fc from 'fast-check'
 import { xzSync } from 'node-liblzma'
 import { revokeKey } from 'openpgp'
 import {
@@ -367,6 +368,35 @@ test('loadRepository() bounds InRelease', async (t) => {
     },
   )
   await assert.rejects(load(), faulty('integrity', /expected at most 33554432 bytes, got more/))
+})
+
+test('openInRelease() gives the text that was signed or a Fault, whatever is done to the file', async () => {
+  const text = releaseText({}, [` ${sha256('x')} 1 main/binary-amd64/Packages`, '- dashed', '-----BEGIN PGP SIGNATURE-----'])
+  const good = await clearSign(text, [key])
+  const trust = { keyring: key.certificate, now: NOW, source: 'fuzz' }
+  const signed = await openInRelease(Buffer.from(good), trust)
+  assert.equal(signed.trimEnd(), text.trimEnd())
+  const pieces = fc.constantFrom(
+    '\n',
+    '- ',
+    '-',
+    ' ',
+    '=',
+    '\r\n',
+    '\0',
+    'é',
+    '-----BEGIN PGP SIGNED MESSAGE-----\n',
+    '-----BEGIN PGP SIGNATURE-----\n',
+  )
+  await fc.assert(
+    fc.asyncProperty(fc.nat(good.length), fc.nat(40), fc.array(pieces, { maxLength: 3 }), async (at, cut, inserted) => {
+      const changed = good.slice(0, at) + inserted.join('') + good.slice(at + cut)
+      const got = await openInRelease(Buffer.from(changed), trust).catch((error) => error)
+      if (got instanceof Fault) assert.equal(got.code, 'integrity')
+      else assert.equal(got, signed)
+    }),
+    { numRuns: 300 },
+  )
 })
 
 oracle('gpgv', 'accepts and refuses the same InRelease as openInRelease() does', async (t, judge) => {
