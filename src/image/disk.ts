@@ -122,11 +122,14 @@ export function gptOf(plan: DiskPlan): Gpt {
   }
 }
 
+/** What fills a partition: a content, or a function that writes into the disk at the partition's offset. */
+export type PartitionSource = Content | ((disk: FileHandle, offset: number) => Promise<void>)
+
 /**
- * Writes the image to a new file at `path`; `sources` are the partitions' contents in the plan's order, `undefined`
- * for one left empty. A content shorter than its partition is followed by zeros. Zeros take no space on disk.
+ * Writes the image to a new file at `path`; `sources` are in the plan's order, `undefined` for a partition left empty.
+ * A content shorter than its partition is followed by zeros. Zeros take no space on disk.
  */
-export async function writeDisk(path: string, plan: DiskPlan, sources: readonly (Content | undefined)[]): Promise<void> {
+export async function writeDisk(path: string, plan: DiskPlan, sources: readonly (PartitionSource | undefined)[]): Promise<void> {
   if (sources.length !== plan.partitions.length) {
     throw new Fault('usage', `Cannot write ${path}: ${plan.partitions.length} partitions, ${sources.length} sources`)
   }
@@ -137,7 +140,8 @@ export async function writeDisk(path: string, plan: DiskPlan, sources: readonly 
   await disk.write(backup, 0, backup.length, plan.sizeBytes - backup.length)
   for (const [i, partition] of plan.partitions.entries()) {
     const source = sources[i]
-    if (source) await writeContent(disk, partition.offset, partition.sizeBytes, source, `partition ${partition.label}`)
+    if (typeof source === 'function') await source(disk, partition.offset)
+    else if (source) await writeContent(disk, partition.offset, partition.sizeBytes, source, `partition ${partition.label}`)
   }
 }
 

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { oracle } from '../../test/oracle.ts'
 import { decodeFat, readFat } from '../formats/fat.ts'
-import { type EspContents, espSizeFor, espTree, writeEsp } from './esp.ts'
+import { planDisk, writeDisk } from './disk.ts'
+import { type EspContents, espSizeFor, espTree, writeEsp, writeEspInto } from './esp.ts'
 
 const CONTENTS: EspContents = {
   architecture: 'x86-64',
@@ -56,6 +57,18 @@ test('writeEsp() gives the same bytes each time', async (t) => {
   const sizeBytes = espSizeFor(files)
   for (const name of ['a', 'b']) await writeEsp(join(dir, name), files, { ...OPTIONS, sizeBytes })
   assert.ok(readFileSync(join(dir, 'a')).equals(readFileSync(join(dir, 'b'))))
+})
+
+test('writeEspInto() writes into a disk what writeEsp() writes to a file', async (t) => {
+  const dir = scratch(t)
+  const files = await espTree(CONTENTS)
+  const sizeBytes = espSizeFor(files)
+  const plan = planDisk([{ type: 'esp', sizeBytes }], { seed: OPTIONS.guid, architecture: 'x86-64' })
+  const options = { ...OPTIONS, sizeBytes }
+  await writeEsp(join(dir, 'esp'), files, options)
+  await writeDisk(join(dir, 'copied'), plan, [{ path: join(dir, 'esp') }])
+  await writeDisk(join(dir, 'direct'), plan, [(disk, offset) => writeEspInto(disk, offset, files, options)])
+  assert.ok(readFileSync(join(dir, 'copied')).equals(readFileSync(join(dir, 'direct'))))
 })
 
 test('espTree() refuses a UKI name that is a path', async () => {

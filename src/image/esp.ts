@@ -1,5 +1,5 @@
 /** The EFI system partition: what firmware and systemd-boot find, and the FAT that holds it. */
-import { open, stat } from 'node:fs/promises'
+import { type FileHandle, open, stat } from 'node:fs/promises'
 import { Fault } from '../base/fault.ts'
 import { guidBytes } from '../base/guid.ts'
 import type { Architecture } from '../formats/dps.ts'
@@ -80,13 +80,18 @@ export interface EspOptions {
 
 /** Writes the file system to a new sparse file at `path`. Files stream through; none is held. */
 export async function writeEsp(path: string, files: EspFiles, options: EspOptions): Promise<void> {
+  await using esp = await open(path, 'wx')
+  await esp.truncate(options.sizeBytes)
+  await writeEspInto(esp, 0, files, options)
+}
+
+/** Writes the file system into a sparse file that holds zeros from `at` on, such as a disk at its ESP. */
+export async function writeEspInto(to: FileHandle, at: number, files: EspFiles, options: EspOptions): Promise<void> {
   const sizes = new Map([...files].map(([name, { sizeBytes }]) => [name, sizeBytes]))
   const layout = encodeFat(sizes, { ...options, volumeId: guidBytes(options.guid).readUInt32BE(0) })
-  await using esp = await open(path, 'wx')
-  await esp.truncate(layout.sizeBytes)
-  for (const region of layout.regions) await esp.write(region.bytes, 0, region.bytes.length, region.offset)
+  for (const region of layout.regions) await to.write(region.bytes, 0, region.bytes.length, at + region.offset)
   for (const { path: name, offset, sizeBytes } of layout.files) {
-    const written = await writeContent(esp, offset, sizeBytes, files.get(name)!, name)
+    const written = await writeContent(to, at + offset, sizeBytes, files.get(name)!, name)
     if (written !== sizeBytes)
       throw new Fault('host', `Cannot write ${name} to the ESP: it was ${sizeBytes} bytes, now ${written}`)
   }
