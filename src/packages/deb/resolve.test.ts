@@ -4,8 +4,8 @@ import fc from 'fast-check'
 import { Fault } from '../../base/fault.ts'
 import { parseRelations, type Relation } from './dependency.ts'
 import { indexPackages, openIndex } from './index.ts'
-import { installBatches, installOrder } from './order.ts'
-import { type DebRequest, type ResolvedPackage, resolveDebian } from './resolve.ts'
+import type { DebRequest } from './request.ts'
+import { type ResolvedPackage, resolveDebian } from './resolve.ts'
 import type { Suite } from './universe.ts'
 import { satisfies } from './version.ts'
 
@@ -219,6 +219,19 @@ test('resolveDebian() explains that a version yields to the candidate', () => {
   )
 })
 
+test('resolveDebian() stays at preferred versions, and leaves them where a request needs another', () => {
+  const world = [suite('a 1 ; Depends: lib (= 1)\nlib 1\nc 1'), suite('a 2 ; Depends: lib (= 2)\nlib 2\nc 2', 'new')]
+  const stay = (entries: Record<string, string>) => ({ prefer: new Map(Object.entries(entries)) })
+  assert.equal(versions(world, 'a c', stay({ a: '1', lib: '1', c: '1' })), 'a=1@trixie c=1@trixie lib=1@trixie')
+  assert.equal(versions(world, 'a c', stay({ lib: '1', c: '1' })), 'a=2@new c=1@trixie lib=2@new')
+  assert.equal(versions(world, 'a c', stay({ a: '0', lib: '0', c: '0' })), 'a=2@new c=2@new lib=2@new')
+  assert.equal(versions(world, 'a lib/trixie', stay({ lib: '2', a: '1' })), 'a=1@trixie lib=1@trixie')
+})
+
+test('resolveDebian() lets a request for a version stand beside one for the bare name', () => {
+  assert.equal(versions(ALL, 'lib lib/trixie-backports'), 'lib=2@trixie-backports')
+})
+
 test('resolveDebian() refuses two versions of one package', () => {
   assert.match(refusal(ALL, 'lib=1 lib=2').message, /lib 1 and lib 2 cannot both be installed/)
 })
@@ -345,16 +358,4 @@ test('resolveDebian() solves small universes exactly when some set of packages k
     ),
     { numRuns: 300 },
   )
-})
-
-test('installBatches() puts Pre-Depends in an earlier batch and dependencies first', () => {
-  const world = suite(`
-    a 1 ; Pre-Depends: b ; Depends: c
-    b 1 ; Depends: d
-    c 1 ; Depends: e
-    d 1
-    e 1 ; Depends: c`)
-  const batches = installBatches(ask(world, 'a')).map((batch) => batch.map((p) => p.name))
-  assert.deepEqual(batches, [['d', 'b', 'c', 'e'], ['a']])
-  assert.equal(installOrder(ask(world, 'a')).length, 5)
 })

@@ -34,7 +34,7 @@ export type Sentence = () => string
 export interface Universe {
   /** Every version of a package for this architecture, the candidate first; what is excluded too. */
   offers(name: string): readonly Offer[]
-  /** The versions of a package that may be taken: its candidate, or what requests chose instead. */
+  /** The versions of a package that may be taken, best first: its candidate, or what requests chose instead. */
   allowed(name: string): readonly Offer[]
   /** Makes a version allowed in place of the candidate, or beside what was already chosen. */
   choose(offer: Offer): void
@@ -47,15 +47,19 @@ export interface Universe {
   /** The alternatives of a field of a package. */
   relations(offer: Offer, field: Relationship): readonly Alternatives[]
   names(): string[]
-  essentials(): Offer[]
+  /** For each essential package, the versions that may be taken. */
+  essentials(): (readonly Offer[])[]
 }
 
-export function newUniverse(
-  suites: readonly Suite[],
-  architecture: string,
-  recommends: boolean,
-  excluded: ReadonlySet<string>,
-): Universe {
+export interface Rules {
+  architecture: string
+  recommends: boolean
+  exclude?: readonly string[]
+  prefer?: ReadonlyMap<string, string>
+}
+
+export function newUniverse(suites: readonly Suite[], { architecture, recommends, exclude = [], prefer }: Rules): Universe {
+  const excluded = new Set(exclude)
   const byVariable: Offer[] = []
   const byName = new Map<string, readonly Offer[]>()
   const chosen = new Map<string, Offer[]>()
@@ -89,8 +93,10 @@ export function newUniverse(
     if (excluded.has(name)) return []
     const picked = chosen.get(name)
     if (picked) return picked
-    const candidate = offers(name)[0]
-    return candidate && candidate.priority > 0 ? [candidate] : []
+    const [candidate] = offers(name)
+    if (!candidate || candidate.priority <= 0) return []
+    const kept = offers(name).find((o) => o.package.version === prefer?.get(name))
+    return kept && kept !== candidate ? [kept, candidate] : [candidate]
   }
 
   function choose(offer: Offer): void {
@@ -207,7 +213,7 @@ export function newUniverse(
     names: () => [...new Set(suites.flatMap(({ index }) => index.names()))],
     essentials() {
       const names = new Set(suites.flatMap(({ index }) => index.essentials().map((i) => index.record(i).name)))
-      return [...names].flatMap(allowed).filter((offer) => offer.package.essential)
+      return [...names].map(allowed).filter((offers) => offers[0]?.package.essential)
     },
   }
   return universe
