@@ -65,7 +65,7 @@ export interface Uki {
   bytes: Uint8Array
   /** What PCR 11 will be when the default profile is booted. */
   pcr11: PcrTable
-  /** The same for every profile; one entry when the UKI has no profiles. */
+  /** The same for each profile; empty when the UKI has none. */
   profiles: { id: string; pcr11: PcrTable }[]
   /** What firmware compares with db and measures into PCR 4. */
   authenticodeSha256: string
@@ -77,47 +77,30 @@ export async function makeUki(input: UkiInput): Promise<Uki> {
   const banks = input.banks ?? ['sha256']
   checkInput(input, banks)
   const kernel = await readContent(input.kernel)
-  const kernelPe = decodePe(kernel, 'kernel')
+  const nxCompat = (decodePe(kernel, 'kernel').dllCharacteristics & NX_COMPAT) !== 0
   const plainStub = await readContent(input.stub)
   const sbat = sbatOf([plainStub, kernel], input.sbat ?? UKI_SBAT)
   const stub = replaceSection(plainStub, '.sbat', sbat)
 
   const parts = await planParts(input, kernel, banks)
-  const layout = extendPe(
-    stub,
-    parts.map((part) => ({ name: part.name, sizeBytes: part.sizeBytes, code: part.name === '.linux' })),
-    { nxCompat: (kernelPe.dllCharacteristics & NX_COMPAT) !== 0 },
-  )
-  const buffer = Buffer.alloc(layout.sizeBytes + SIGNATURE_ROOM + 2 * input.signers.db.certificate.length)
+  const layout = extendPe(stub, parts, { nxCompat })
+  const buffer = Buffer.alloc(layout.sizeBytes + signatureRoom(input.signers.db))
   buffer.set(layout.head)
-
-  const placed = parts.map((part, i) => ({
-    ...part,
-    target: buffer.subarray(layout.offsets[i]!, layout.offsets[i]! + part.sizeBytes),
-    digests: {} as MeasuredSection['digests'],
-  }))
-  for (const part of placed) {
-    if (part.name === '.pcrsig') continue
-    await fill(part)
-    part.digests = measureSection(part.name, part.target, banks).digests
+  const placed: PlacedPart[] = []
+  for (const [i, part] of parts.entries()) {
+    const target = buffer.subarray(layout.offsets[i]!, layout.offsets[i]! + part.sizeBytes)
+    await fill(part, target)
+    // .pcrsig is still zero here, and is not measured.
+    placed.push({ ...measureSection(part.name, target, part.name === '.pcrsig' ? [] : banks), target })
   }
+
   const inStub = measureSection('.sbat', sbat, banks)
-  const profiles: Uki['profiles'] = []
-  for (const [i, effective] of splitProfiles<(typeof placed)[number] | MeasuredSection>([inStub, ...placed]).entries()) {
-    const { table, values } = measureProfile(effective, banks)
-    const policies = await signPcrPolicies(values, input.signers.pcr)
-    const target = effective.find((part): part is (typeof placed)[number] => part.name === '.pcrsig')!.target
-    const text = Buffer.from(formatPcrSignatures(policies))
-    if (text.length !== target.length) throw new Error(`.pcrsig has ${text.length} bytes, ${target.length} were planned`)
-    target.set(text)
-    profiles.push({ id: input.profiles?.[i]?.id ?? '', pcr11: table })
-  }
-
+  const tables = await signProfiles([inStub, ...placed], banks, input.signers.pcr)
   const signed = await signInPlace(buffer, layout.sizeBytes, input.signers.db, 'UKI', input.signingTime)
   return {
     bytes: signed.image,
-    pcr11: profiles[0]!.pcr11,
-    profiles,
+    pcr11: tables[0]!,
+    profiles: (input.profiles ?? []).map(({ id }, i) => ({ id, pcr11: tables[i]! })),
     authenticodeSha256: signed.digest,
     sections: [inStub, ...placed].map(({ name, sizeBytes }) => ({ name, sizeBytes })),
   }
@@ -125,14 +108,14 @@ export async function makeUki(input: UkiInput): Promise<Uki> {
 
 /** Signs an EFI program for Secure Boot: systemd-boot, or an addon. Signatures it has stay. */
 export async function signPe(image: Uint8Array, signer: Signer, options: { signingTime?: number } = {}): Promise<Uint8Array> {
-  const buffer = Buffer.alloc(alignUp(image.length, 8) + SIGNATURE_ROOM + 2 * signer.certificate.length)
+  const buffer = Buffer.alloc(alignUp(image.length, 8) + signatureRoom(signer))
   buffer.set(image)
   const { image: signed } = await signInPlace(buffer, image.length, signer, 'EFI program', options.signingTime)
   return signed
 }
 
-/** More than a signature of any RSA key takes besides its certificate. */
-const SIGNATURE_ROOM = 4096
+/** More than a signature takes, which carries its certificate and repeats the issuer. */
+const signatureRoom = ({ certificate }: Signer) => 4096 + 2 * certificate.length
 
 const CHUNK_BYTES = 4 << 20
 
@@ -140,10 +123,14 @@ const CHUNK_BYTES = 4 << 20
 interface Part {
   name: string
   sizeBytes: number
+  /** Whether firmware may enter it in place. */
+  code: boolean
   contents: readonly Content[]
   /** Each content is followed by zeros up to a multiple of this. */
   alignment: number
 }
+
+type PlacedPart = MeasuredSection & { target: Uint8Array }
 
 async function planParts(input: UkiInput, kernel: Uint8Array, banks: readonly PcrBank[]): Promise<Part[]> {
   const sources: Partial<Record<string, readonly Content[]>> = {
@@ -157,7 +144,7 @@ async function planParts(input: UkiInput, kernel: Uint8Array, banks: readonly Pc
     '.ucode': input.microcode ? [input.microcode] : [],
   }
   const base = await Promise.all(UKI_FILE_ORDER.map((name) => partOf(name, sources[name] ?? [])))
-  const signatures = { name: '.pcrsig', sizeBytes: pcrSignaturesSize(input.signers.pcr, banks), contents: [], alignment: 1 }
+  const signatures = { ...(await partOf('.pcrsig', [])), sizeBytes: pcrSignaturesSize(input.signers.pcr, banks) }
   const profiles = await Promise.all(
     (input.profiles ?? []).map(async (profile) => [
       await partOf('.profile', [textContent(profileText(profile))]),
@@ -173,7 +160,13 @@ async function partOf(name: string, contents: readonly Content[]): Promise<Part>
   // An initrd's first archive may be followed by another only at a multiple of four bytes.
   const alignment = contents.length > 1 ? 4 : 1
   const sizes = await Promise.all(contents.map(sizeOf))
-  return { name, contents, alignment, sizeBytes: sizes.reduce((sum, size) => sum + alignUp(size, alignment), 0) }
+  return {
+    name,
+    code: name === '.linux',
+    contents,
+    alignment,
+    sizeBytes: sizes.reduce((sum, size) => sum + alignUp(size, alignment), 0),
+  }
 }
 
 /** The size of `.pcrsig` text before there are signatures: all its values have sizes known beforehand. */
@@ -188,6 +181,24 @@ function pcrSignaturesSize(signer: Signer, banks: readonly PcrBank[]): number {
     })),
   )
   return formatPcrSignatures(policies).length
+}
+
+/** Writes the `.pcrsig` of every profile, and gives back what each makes of PCR 11. */
+async function signProfiles(
+  sections: readonly (MeasuredSection | PlacedPart)[],
+  banks: readonly PcrBank[],
+  signer: Signer,
+): Promise<PcrTable[]> {
+  const tables: PcrTable[] = []
+  for (const effective of splitProfiles(sections)) {
+    const { table, values } = measureProfile(effective, banks)
+    const text = Buffer.from(formatPcrSignatures(await signPcrPolicies(values, signer)))
+    const target = effective.find((part): part is PlacedPart => part.name === '.pcrsig' && 'target' in part)?.target
+    if (text.length !== target?.length) throw new Error(`.pcrsig has ${text.length} bytes, ${target?.length} were planned`)
+    target.set(text)
+    tables.push(table)
+  }
+  return tables
 }
 
 function measureProfile(
@@ -268,18 +279,18 @@ async function readContent(content: Content): Promise<Uint8Array> {
   return target
 }
 
-async function fill(part: Part & { target: Uint8Array }): Promise<void> {
+async function fill(part: Part, target: Uint8Array): Promise<void> {
   let at = 0
   for (const content of part.contents) {
     const size = await sizeOf(content)
-    if (at + size > part.target.length)
-      throw new Fault('integrity', `Cannot make UKI: the content of ${part.name} grew meanwhile`)
-    const target = part.target.subarray(at, at + size)
-    if ('bytes' in content) target.set(content.bytes)
-    else await fillFrom(content.path, target)
+    if (at + size > target.length) throw new Fault('integrity', `Cannot make UKI: the content of ${part.name} grew meanwhile`)
+    const place = target.subarray(at, at + size)
+    if ('bytes' in content) place.set(content.bytes)
+    else await fillFrom(content.path, place)
     at += alignUp(size, part.alignment)
   }
-  if (at !== part.target.length) throw new Fault('integrity', `Cannot make UKI: the content of ${part.name} changed meanwhile`)
+  if (part.contents.length > 0 && at !== target.length)
+    throw new Fault('integrity', `Cannot make UKI: the content of ${part.name} shrank meanwhile`)
 }
 
 async function fillFrom(path: string, target: Uint8Array): Promise<void> {
