@@ -1,0 +1,140 @@
+/**
+ * The baked example, booted: the chain of trust as firmware, kernel and systemd see it.
+ *
+ * `BISQUE_BOOT_IMAGE` names an image to boot instead of the example's, which is baked first where it is missing.
+ * One machine starts in setup mode and is asked everything; a second one shows that no two are the same.
+ */
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { promisify } from 'node:util'
+import { sha256 } from '../../src/base/digest.ts'
+import { findImage } from '../../src/cli/vm.ts'
+import { readFirmwareKeys } from '../../src/vm/firmware.ts'
+import { startVm, type Vm } from '../../src/vm/vm.ts'
+
+const toolsTree = process.env['BISQUE_JUDGES'] ?? ''
+const found = existsSync(join(toolsTree, 'usr/bin/qemu-system-x86_64'))
+const skip = !found && !process.env['REQUIRE_ORACLES'] ? 'qemu-system-x86_64 is not installed' : false
+
+/** Plenty: QEMU translates every instruction, and other tests run at the same time. */
+const BOOT_MS = 600_000
+const VARIABLES = '/sys/firmware/efi/efivars'
+const GLOBAL = '8be4df61-93ca-11d2-aa0d-00e098032b8c'
+
+describe('[qemu-system-x86_64] examples/minimal', { skip }, () => {
+  const keep = mkdtempSync(join(tmpdir(), 'bisque-boot-'))
+  const options = { toolsTree, keep, kernelCommandLine: 'systemd.firstboot=no' }
+  let image = ''
+  let digest = ''
+  let resets = 0
+  let machineId = ''
+  let vm: Vm
+
+  before(async () => {
+    image = process.env['BISQUE_BOOT_IMAGE'] ?? (await bakedImage())
+    digest = sha256(readFileSync(image))
+    assert.deepEqual(await startsInSetupMode(), true)
+    vm = await startVm({ ...options, image })
+    vm.qmp.onEvent(({ event }) => {
+      if (event === 'RESET') resets++
+    })
+    await vm.waitBoot(BOOT_MS)
+  })
+  after(async () => {
+    await vm?.kill()
+    rmSync(keep, { recursive: true, force: true })
+  })
+  const startsInSetupMode = async () =>
+    (await readFirmwareKeys(join(toolsTree, 'usr/share/OVMF/OVMF_VARS_4M.fd'))).setupMode &&
+    !existsSync(join(keep, 'variables.fd'))
+
+  const output = async (command: string) => {
+    const outcome = await vm.run(command)
+    assert.equal(outcome.exitCode, 0, `${command}:\n${outcome.output}`)
+    return outcome.output.trim()
+  }
+
+  test('enrols its keys by itself, restarts once, and comes up with Secure Boot enforcing', async () => {
+    assert.equal(resets, 1)
+    for (const [name, value] of Object.entries({ SecureBoot: '1', SetupMode: '0' }))
+      assert.equal(await output(`od -An -tu1 -j4 -N1 ${VARIABLES}/${name}-${GLOBAL}`), value, name)
+    assert.match(await output('cat /sys/kernel/security/lockdown'), /\[(integrity|confidentiality)\]/)
+  })
+
+  test('reaches multi-user.target with nothing failed', async () => {
+    const state = (await vm.run('systemctl is-system-running --wait', BOOT_MS)).output.trim()
+    assert.equal(await output('systemctl --failed --no-legend --plain'), '')
+    assert.equal(state, 'running')
+    assert.equal(await output('systemctl is-active multi-user.target'), 'active')
+  })
+
+  test('has /usr on dm-verity, its root hash signed by a key the kernel trusts', async () => {
+    assert.match(await output('findmnt --noheadings --output SOURCE,FSTYPE /usr'), /^\/dev\/mapper\/usr +erofs$/)
+    // The kernel was handed the signature with the root hash, and refuses the table where it does not verify.
+    assert.match(
+      await output('veritysetup status usr 2>&1 || dmsetup table usr'),
+      /verified \(with signature\)|root_hash_sig_key_desc/,
+    )
+  })
+
+  test('has a /usr nobody can write to', async () => {
+    const touched = await vm.run('LC_ALL=C touch /usr/x')
+    assert.notEqual(touched.exitCode, 0)
+    assert.match(touched.output, /Read-only file system/)
+    assert.notEqual((await vm.run('mount -o remount,rw /usr && touch /usr/x')).exitCode, 0)
+    assert.match(
+      await output('dd if=/dev/zero of=/dev/mapper/usr count=1 2>&1; test $? -ne 0'),
+      /not permitted|Read-only|Permission/,
+    )
+  })
+
+  test('has no complaint of the kernel about its file system or its blocks', async () => {
+    assert.equal(await output("dmesg | grep -iE 'erofs.*(err|corrupt|fail|unable)|verity.*(corrupt|fail)|I/O error' || true"), '')
+  })
+
+  test('comes up again after a restart, enforcing still, with the same machine id', async (t) => {
+    machineId = await output('cat /etc/machine-id')
+    assert.match(machineId, /^[0-9a-f]{32}$/)
+    if ((await output('findmnt --noheadings --output FSTYPE /')) === 'tmpfs')
+      return t.skip('its root is forgotten at every start')
+    await vm.reboot(BOOT_MS)
+    assert.equal(await output('cat /etc/machine-id'), machineId)
+  })
+
+  test('leaves the keys in the firmware and the image as it was', async () => {
+    await vm.powerOff()
+    const { setupMode, secureBoot, pk, kek, db } = await readFirmwareKeys(join(keep, 'variables.fd'))
+    assert.deepEqual({ setupMode, secureBoot }, { setupMode: false, secureBoot: true })
+    for (const lists of [pk, kek, db]) assert.ok(lists)
+    assert.equal(sha256(readFileSync(image)), digest)
+  })
+
+  test('is another machine on another machine, where its keys are known beforehand', async () => {
+    const variables = readFileSync(join(keep, 'variables.fd'))
+    await using second = await startVm({ image, toolsTree, variables, kernelCommandLine: 'systemd.firstboot=no' })
+    let secondResets = 0
+    second.qmp.onEvent(({ event }) => {
+      if (event === 'RESET') secondResets++
+    })
+    await second.waitBoot(BOOT_MS)
+    assert.equal(secondResets, 0)
+    const { output } = await second.run('cat /etc/machine-id')
+    assert.match(output, /^[0-9a-f]{32}\n$/)
+    assert.notEqual(output.trim(), machineId)
+  })
+})
+
+/** The example's image, baked where it has not been yet. */
+async function bakedImage(): Promise<string> {
+  const root = join(import.meta.dirname, '../..')
+  const example = join(root, 'examples/minimal')
+  const out = join(example, 'out')
+  const image = () => findImage(out).catch(() => undefined)
+  if (!(await image()))
+    await promisify(execFile)(process.execPath, [join(root, 'src/main.ts'), 'build', example], { maxBuffer: 64 << 20 })
+  return findImage(out)
+}
