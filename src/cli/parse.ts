@@ -110,6 +110,6 @@ function usageFault(error: Message, args: readonly string[]): Fault {
     .replace(/\.$/, '')
     .replace(/\s*\n\s*/g, ' ')
   return new Fault('usage', `Cannot understand the command line: ${said.charAt(0).toLowerCase()}${said.slice(1)}`, {
-    hint: verb ? `bisque ${verb} --help` : 'bisque --help',
+    hint: args[0] === 'completion' ? 'bisque completion bash' : verb ? `bisque ${verb} --help` : 'bisque --help',
   })
 }

@@ -139,7 +139,8 @@ function readObject(
       if (tokens[i + 1]?.text === ':' && value && isBracket(value, '{'))
         i = readObject(tokens, i + 2, `${path}.`, found, position)
     }
-    i = skipToComma(tokens, i)
+    // Text that is no TypeScript may hold a stray bracket: go on behind it.
+    i = Math.max(skipToComma(tokens, i), i + (isBracket(tokens[i] ?? token, '}') ? 0 : 1))
   }
   return i + 1
 }

@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Fault } from '../base/fault.ts'
+import * as type from './type.ts'
+
+const place = { directory: '/recipe', env: { HOME: '/home/ada' } }
+const reads = (of: type.Type<unknown, unknown, unknown>, text: string, value: unknown) =>
+  assert.deepEqual(of.parse(text, place), value)
+const takes = (of: type.Type<unknown, unknown, unknown>, input: unknown, value: unknown) =>
+  assert.deepEqual(of.check(input, place), value)
+const message = (body: () => unknown): string => {
+  try {
+    body()
+  } catch (error) {
+    assert.ok(error instanceof Fault)
+    assert.equal(error.code, 'recipe')
+    return error.message
+  }
+  return assert.fail('was accepted')
+}
+const refuses = (of: type.Type<unknown, unknown, unknown>, input: unknown) => message(() => of.check(input, place))
+const refusesText = (of: type.Type<unknown, unknown, unknown>, text: string) => message(() => of.parse(text, place))
+
+test('boolean reads mkosi’s words and takes only true and false from TypeScript', () => {
+  for (const word of ['yes', 'true', 'on', '1', 'y', 't', 'YES']) reads(type.boolean, word, true)
+  for (const word of ['no', 'false', 'off', '0', 'n', 'f']) reads(type.boolean, word, false)
+  takes(type.boolean, false, false)
+  assert.equal(refuses(type.boolean, 'yes'), 'expected true or false, got "yes"')
+  assert.equal(refusesText(type.boolean, 'perhaps'), 'expected yes or no, got "perhaps"')
+})
+
+test('feature adds auto', () => {
+  reads(type.feature, 'auto', 'auto')
+  reads(type.feature, 'off', false)
+  takes(type.feature, 'auto', 'auto')
+  assert.equal(refuses(type.feature, 'on'), 'expected true, false or "auto", got "on"')
+})
+
+test('always() refuses the other value and says why', () => {
+  const checked = type.always(true, 'nothing unsigned is used')
+  takes(checked, true, true)
+  assert.equal(refuses(checked, false), 'cannot be switched off: nothing unsigned is used')
+  assert.equal(refusesText(checked, 'no'), 'cannot be switched off: nothing unsigned is used')
+  assert.equal(refuses(type.always(false, 'it would differ'), true), 'cannot be switched on: it would differ')
+})
+
+test('integer keeps its bounds and refuses fractions, signs and words', () => {
+  reads(type.integer(0), '12', 12)
+  takes(type.integer(1, 22), 22, 22)
+  assert.equal(refuses(type.integer(1, 22), 23), 'expected a whole number from 1 to 22, got 23')
+  assert.equal(refuses(type.integer(0), 1.5), 'expected a whole number from 0, got 1.5')
+  assert.equal(refuses(type.integer(0), '1'), 'expected a whole number from 0, got "1"')
+  for (const text of ['-1', '1e3', '0x10', '', 'one', '99999999999999999999']) refusesText(type.integer(0), text)
+})
+
+test('oneOf reads the number from text', () => {
+  reads(type.oneOf(512, 4096), '4096', 4096)
+  takes(type.oneOf(512, 4096), 512, 512)
+  assert.equal(refuses(type.oneOf(512, 4096), 1024), 'expected one of 512, 4096, got 1024')
+})
+
+test('size takes bytes and text with a unit', () => {
+  reads(type.size, '1G', 1024 ** 3)
+  takes(type.size, 4096, 4096)
+  assert.equal(refuses(type.size, -1), 'expected a size such as "512M", got -1')
+  assert.equal(refusesText(type.size, 'much'), 'expected a size such as "512M", got "much"')
+})
+
+test('guid and mode take the forms people write', () => {
+  reads(type.guid, '3C1D2F0A52F54C1C9A3F2F9F6C6C1B0E', '3c1d2f0a-52f5-4c1c-9a3f-2f9f6c6c1b0e')
+  reads(type.mode, '0644', 0o644)
+  takes(type.mode, 0o600, 0o600)
+  refuses(type.guid, 'random')
+  refuses(type.mode, '888')
+})
+
+test('choice names what it expects, the nearest, and what is only not supported yet', () => {
+  const compression = type.choice(['none', 'zstd'], { yes: 'zstd', no: 'none', also: { zst: 'zstd' }, later: ['xz'] })
+  reads(compression, 'yes', 'zstd')
+  reads(compression, 'zst', 'zstd')
+  takes(compression, false, 'none')
+  assert.equal(refuses(compression, 'zsdt'), 'expected one of none, zstd, got "zsdt"; did you mean "zstd"?')
+  assert.equal(refuses(compression, 'xz'), '"xz" is known but not supported yet; supported: none, zstd')
+  assert.equal(refuses(compression, 7), 'expected one of none, zstd, got 7')
+})
+
+test('path counts from the recipe', () => {
+  reads(type.path, 'a/../b', '/recipe/b')
+  takes(type.path, '/b', '/b')
+  assert.equal(refuses(type.path, ''), 'expected a path, got ""')
+  assert.equal(refuses(type.imagePath, 'usr/bin'), 'expected an absolute path in the image, got "usr/bin"')
+})
+
+test('treeSource takes source:target in both syntaxes', () => {
+  reads(type.treeSource, 'extra', { source: '/recipe/extra', target: '/' })
+  reads(type.treeSource, 'extra:/usr/share', { source: '/recipe/extra', target: '/usr/share' })
+  takes(type.treeSource, { source: 'a:b', target: '/x/../y' }, { source: '/recipe/a:b', target: '/y' })
+  takes(type.treeSource, { source: 'a' }, { source: '/recipe/a', target: '/' })
+  for (const wrong of [5, null, [], {}, { source: 'a', target: 'relative' }, '']) refuses(type.treeSource, wrong)
+})
+
+test('password tells hashed from plain and refuses what would break /etc/shadow', () => {
+  reads(type.password, 'secret', { value: 'secret', hashed: false })
+  takes(type.password, 'hashed:$y$j9T$abc', { value: '$y$j9T$abc', hashed: true })
+  takes(type.password, '', { value: '', hashed: false })
+  refuses(type.password, 'a\nroot2::0:0')
+  refuses(type.password, 'a:b')
+})
+
+test('list splits as mkosi does and says which element is wrong', () => {
+  reads(type.list(type.string), 'a, b\n c', ['a', 'b', 'c'])
+  reads(type.list(type.string, 'space'), 'console=ttyS0,115200 quiet', ['console=ttyS0,115200', 'quiet'])
+  reads(type.list(type.string, 'quoted space'), `a "b c" d\\ e 'f"g'`, ['a', 'b c', 'd e', 'f"g'])
+  takes(type.list(type.path), ['x'], ['/recipe/x'])
+  assert.equal(refuses(type.list(type.string), 5), 'expected a list of strings, got 5')
+  assert.equal(refuses(type.list(type.string), 'systemd'), 'expected a list of strings, got "systemd"')
+  assert.equal(refuses(type.list(type.string), ['a', 5]), 'expected strings in the list, got 5')
+  assert.equal(refusesText(type.list(type.string, 'quoted space'), 'a "b'), 'expected balanced quotes, got "a \\"b"')
+})
+
+test('listOr takes yes and no for whole lists', () => {
+  const split = type.listOr(type.choice(['uki', 'partitions']), ['uki', 'partitions'], [])
+  reads(split, 'yes', ['uki', 'partitions'])
+  reads(split, 'uki', ['uki'])
+  takes(split, false, [])
+  refuses(split, ['kernels'])
+})
+
+test('pairs reads KEY=value with quotes and takes a bare KEY from the environment', () => {
+  reads(type.pairs(true), 'A=1 B="x y" HOME', { A: '1', B: 'x y', HOME: '/home/ada' })
+  takes(type.pairs(), { A: '1' }, { A: '1' })
+  assert.equal(refuses(type.pairs(), { A: 1 }), 'expected an object of strings, got A: 1')
+  assert.equal(refuses(type.pairs(), ['A=1']), 'expected an object of strings, got ["A=1"]')
+  assert.equal(refusesText(type.pairs(), 'HOME'), 'expected KEY=value, got "HOME"')
+})
+
+test('a value that cannot be written as JSON is still named', () => {
+  const ring: { self?: unknown } = {}
+  ring.self = ring
+  assert.equal(refuses(type.string, ring), 'expected a string, got [object Object]')
+  assert.equal(
+    refuses(type.string, () => 1),
+    'expected a string, got a function',
+  )
+  assert.equal(refuses(type.string, 1n), 'expected a string, got 1n')
+  assert.match(refuses(type.integer(), 'x'.repeat(1000)), /…$/)
+})
