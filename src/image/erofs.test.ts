@@ -43,7 +43,7 @@ const temporary = (t: TestContext): string => {
 }
 
 const write = (tree: Tree, path: string, options: Partial<ErofsOptions> = {}) =>
-  writeErofs(tree, path, { uuid: UUID, label: 'usr', compression: 'zstd', threads: 2, ...options }, quiet)
+  writeErofs(tree, path, { uuid: UUID, label: 'usr', compression: 'zstd', workers: 2, ...options }, quiet)
 
 function open(path: string): Erofs {
   const fd = openSync(path, 'r')
@@ -153,8 +153,8 @@ for (const compression of ['zstd', 'none'] as const) {
 test('writeErofs() gives the same bytes with one thread as with three', async (t) => {
   const dir = temporary(t)
   const tree = edges(dir)
-  await write(tree, join(dir, 'one'), { threads: 1 })
-  await write(tree, join(dir, 'three'), { threads: 3 })
+  await write(tree, join(dir, 'one'), { workers: 1 })
+  await write(tree, join(dir, 'three'), { workers: 3 })
   assert.ok(readFileSync(join(dir, 'one')).equals(readFileSync(join(dir, 'three'))))
 })
 
@@ -211,7 +211,7 @@ test('writeErofs() writes any tree', async (t) => {
   })
   await fc.assert(
     fc.asyncProperty(trees, fc.constantFrom(8192, 65536), async (tree, chunkBytes) => {
-      await write(tree, join(dir, 'image'), { chunkBytes, threads: 1 })
+      await write(tree, join(dir, 'image'), { chunkBytes, workers: 1 })
       assertSame(open(join(dir, 'image')), tree)
     }),
     { numRuns: 12 },

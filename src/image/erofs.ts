@@ -37,8 +37,8 @@ export interface ErofsOptions {
   level?: number | undefined
   /** Bytes compressed together: more make a smaller image and slower random reads. 128 KiB unless given. */
   chunkBytes?: number | undefined
-  /** Threads; one per processor unless given. */
-  threads?: number | undefined
+  /** A pool to share, or how many threads to start; one per processor unless given. */
+  workers?: Workers | number | undefined
 }
 
 /**
@@ -56,7 +56,7 @@ export async function writeErofs(
   const plan = planErofs(nodes)
   const fd = openSync(path, 'w')
   try {
-    return await withWorkers(options.threads, async (workers) => {
+    return await withWorkers(options.workers, async (workers) => {
       const state: Writing = { fd, workers, plan, contents, settings, report, nextBlock: 1, compressed: false }
       await writeData(state)
       const layout = layOutErofs(plan, state.nextBlock)

@@ -49,8 +49,8 @@ test('writeVerity() of one block gives the digest of salt and block', async (t) 
 
 test('writeVerity() gives the same bytes with one thread as with three', async (t) => {
   const { dir, data } = await made(t, 5000)
-  const one = await writeVerity(data, join(dir, 'one'), { salt: SALT, uuid: UUID, threads: 1 })
-  const three = await writeVerity(data, join(dir, 'three'), { salt: SALT, uuid: UUID, threads: 3 })
+  const one = await writeVerity(data, join(dir, 'one'), { salt: SALT, uuid: UUID, workers: 1 })
+  const three = await writeVerity(data, join(dir, 'three'), { salt: SALT, uuid: UUID, workers: 3 })
   assert.deepEqual(one, three)
   assert.ok(readFileSync(join(dir, 'one')).equals(readFileSync(join(dir, 'three'))))
 })

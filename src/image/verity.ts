@@ -8,12 +8,12 @@ import { type Moved, moved, taskOf, type Workers, withWorkers } from '../run/wor
 
 /**
  * Writes the hash device of the data at `dataPath`, whose size must be a multiple of 4096.
- * On failure there is no file at `hashPath`.
+ * On failure there is no file at `hashPath`. `workers`: a pool to share, or how many threads to start.
  */
 export async function writeVerity(
   dataPath: string,
   hashPath: string,
-  options: { salt: Uint8Array; uuid: string; threads?: number | undefined },
+  options: { salt: Uint8Array; uuid: string; workers?: Workers | number | undefined },
 ): Promise<{ rootHash: string; sizeBytes: number }> {
   const dataBytes = sizeOf(dataPath)
   if (dataBytes === 0 || dataBytes % VERITY_BLOCK !== 0)
@@ -28,7 +28,7 @@ export async function writeVerity(
   const fd = openSync(hashPath, 'w')
   try {
     writeAll(fd, superblock, 0)
-    let digests = await withWorkers(threadsFor(dataBytes, options.threads), (workers) =>
+    let digests = await withWorkers(threadsFor(dataBytes, options.workers), (workers) =>
       hashFile(workers, dataPath, dataBlocks, salt),
     )
     for (const level of levels) {
@@ -54,7 +54,7 @@ export async function verifyVerity(
   dataPath: string,
   hashPath: string,
   rootHash: string,
-  options: { threads?: number | undefined } = {},
+  options: { workers?: Workers | number | undefined } = {},
 ): Promise<void> {
   verityPartitionUuids(rootHash) // refuses what is no root hash
   const { salt, dataBlocks } = decodeVerity(readAt(hashPath, 0, 512))
@@ -83,7 +83,7 @@ export async function verifyVerity(
       throw new Fault('integrity', `Cannot trust ${hashPath}: level ${n} of its tree is not padded with zeros`)
     expected = bytes.subarray(0, digests)
   }
-  const digests = await withWorkers(threadsFor(dataBytes, options.threads), (workers) =>
+  const digests = await withWorkers(threadsFor(dataBytes, options.workers), (workers) =>
     hashFile(workers, dataPath, dataBlocks, salt),
   )
   compare(dataPath, digests, expected, 'its blocks do not match their digests')
@@ -105,7 +105,8 @@ export function hashRun(run: Run): Moved<Uint8Array> {
 }
 
 /** Small data is not worth a second thread's start. */
-const threadsFor = (dataBytes: number, threads: number | undefined): number | undefined => (dataBytes <= RUN_BYTES ? 1 : threads)
+const threadsFor = (dataBytes: number, workers: Workers | number | undefined): Workers | number | undefined =>
+  workers ?? (dataBytes <= RUN_BYTES ? 1 : undefined)
 
 /** Digests of all blocks of a file: 32 bytes for each 4096, which are held. */
 async function hashFile(workers: Workers, path: string, blocks: number, salt: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {

@@ -100,6 +100,13 @@ if (threadId === 0) {
     await assert.rejects(workers.run(task, 1), /closed/)
   })
 
+  test('withWorkers() leaves a pool open that it was given', async () => {
+    await withWorkers(1, async (workers) => {
+      assert.equal(await withWorkers(workers, (same) => same.run(taskOf(here, double), 1)), 2)
+      assert.equal(await workers.run(taskOf(here, double), 2), 4)
+    })
+  })
+
   test('a pool that was never closed does not keep its process alive', () => {
     const program = `
       import { startWorkers, taskOf } from ${JSON.stringify(new URL('./workers.ts', here).href)}

@@ -74,9 +74,10 @@ export function startWorkers(size: number = availableParallelism()): Workers {
   }
 }
 
-/** Runs `body` with a pool that is closed afterwards, whatever happens. */
-export async function withWorkers<T>(size: number | undefined, body: (workers: Workers) => Promise<T>): Promise<T> {
-  const workers = startWorkers(size)
+/** Runs `body` with the pool given, or with one of so many threads that is closed afterwards, whatever happens. */
+export async function withWorkers<T>(given: Workers | number | undefined, body: (workers: Workers) => Promise<T>): Promise<T> {
+  if (typeof given === 'object') return await body(given)
+  const workers = startWorkers(given)
   try {
     return await body(workers)
   } finally {
