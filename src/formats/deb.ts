@@ -9,7 +9,7 @@
  */
 import { Readable } from 'node:stream'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
-import { createUnxz } from 'node-liblzma'
+import { createUnxz, parseFileIndex } from 'node-liblzma'
 import { Fault } from '../base/fault.ts'
 import { formatSize } from '../base/size.ts'
 import { type ArMember, decodeAr } from './ar.ts'
@@ -86,6 +86,14 @@ function decompress(
 ): AsyncIterable<Uint8Array> {
   const stream = decoder(compression, bytes, aheadBytes)
   let failed: Error | undefined
+  let sizeBytes: number | undefined
+  try {
+    // the streaming decoder does not miss an end that was cut off; the index at the end has the size
+    if (compression === 'xz')
+      sizeBytes = Number(parseFileIndex(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).uncompressedSize)
+  } catch (error) {
+    failed = error as Error
+  }
   stream.on('error', (error) => {
     failed = error // may come before anyone reads
   })
@@ -103,6 +111,7 @@ function decompress(
             )
           yield chunk
         }
+        if (sizeBytes !== undefined && size !== sizeBytes) throw new Error(`${size} bytes, but the index says ${sizeBytes}`)
       } catch (error) {
         throw error instanceof Fault ? error : corrupt(compression, error)
       } finally {

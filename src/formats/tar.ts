@@ -234,7 +234,7 @@ function decodePax(bytes: Uint8Array, at: number): [string, Uint8Array][] {
     if (length === 0 || end > bytes.length || equals < 0 || equals >= end || bytes[end - 1] !== 0x0a) {
       throw new Fault('format', `Cannot read pax records at offset ${at + BLOCK + from}: malformed record`)
     }
-    records.push([utf8(bytes.subarray(space + 1, equals), at), bytes.slice(equals + 1, end - 1)])
+    records.push([utf8(bytes.subarray(space + 1, equals), at), Uint8Array.from(bytes.subarray(equals + 1, end - 1))])
     from = end
   }
   return records
