@@ -99,6 +99,22 @@ test('selectModules() ends when modules depend on each other', async () => {
   assert.deepEqual((await select(['loop1'])).names, ['loop1', 'loop2'])
 })
 
+test('selectModules() takes the word of depmod where there is no firmware', async () => {
+  const index: [string, Inode][] = [
+    [`${DIRECTORY}/kernel/a_b.ko`, madeFile('never read', 0)],
+    [`${DIRECTORY}/kernel/c-d.ko.xz`, madeFile('never read', 0)],
+    [`${DIRECTORY}/kernel/e.ko`, madeFile('never read', 0)],
+    [`${DIRECTORY}/modules.dep`, madeFile('kernel/a_b.ko: kernel/c-d.ko.xz\nkernel/c-d.ko.xz:\nkernel/e.ko:\n', 0)],
+    [`${DIRECTORY}/modules.softdep`, madeFile('# comment\nsoftdep c_d pre: e post: x86_gone\n', 0)],
+  ]
+  const got = await selectModules(treeOf(index, madeDirectory(0)), { architecture: 'x86-64', modules: ['a-b'] })
+  assert.deepEqual(
+    got.modules.map((path) => path.slice(DIRECTORY.length)),
+    ['/kernel/a_b.ko', '/kernel/c-d.ko.xz', '/kernel/e.ko'],
+  )
+  assert.deepEqual(got.missing, ['x86-gone'])
+})
+
 test('selectModules() names modules that are asked for and not there', async () => {
   assert.deepEqual((await select(['extra'])).missing, ['not-there'])
 })

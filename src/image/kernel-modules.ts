@@ -194,7 +194,9 @@ async function closure(tree: Tree, directory: string, files: ReadonlyMap<string,
     key.slice(key.indexOf('.') + 1),
     value,
   ])
-  for (const [key, value] of builtinFields) if (key === 'alias') builtin.add(normal(value))
+  const builtinAliases = new Set(builtinFields.filter(([key]) => key === 'alias').map(([, value]) => normal(value)))
+
+  const indexed = hasFirmware(tree) ? undefined : await indexedNeeds((name) => read(`${directory}/${name}`))
 
   const selected = new Set<string>()
   const missing = new Set<string>()
@@ -205,7 +207,7 @@ async function closure(tree: Tree, directory: string, files: ReadonlyMap<string,
       if (files.has(name)) return [name]
       if (builtin.has(name)) return []
       const targets = aliases.get(name) ?? []
-      if (targets.length === 0) missing.add(name)
+      if (targets.length === 0 && !builtinAliases.has(name)) missing.add(name)
       return targets
     })
   }
@@ -213,11 +215,30 @@ async function closure(tree: Tree, directory: string, files: ReadonlyMap<string,
   while (todo.length > 0) {
     const fresh = [...new Set(todo)].filter((name) => files.has(name) && !selected.has(name))
     for (const name of fresh) selected.add(name)
-    const needs = await mapSome(fresh, async (name) => needsOf(await modinfo(tree, files.get(name)!)))
+    const needs = await mapSome(fresh, async (name) => indexed?.get(name) ?? needsOf(await modinfo(tree, files.get(name)!)))
     todo = needs.flatMap(request)
   }
   const modules = [...selected].map((name) => files.get(name)!).sort(byPath)
   return { modules, firmware: [...firmware].sort(), missing: [...missing].sort() }
+}
+
+const hasFirmware = (tree: Tree): boolean =>
+  tree.entries().some(([path, { type }]) => path.startsWith(`${FIRMWARE}/`) && type !== 'directory')
+
+/** What depmod wrote down: as good as the modules themselves where there is no firmware to look for, and much faster. */
+async function indexedNeeds(read: (name: string) => Promise<Buffer | undefined>): Promise<Map<string, Needs> | undefined> {
+  const dependencies = await read('modules.dep')
+  if (!dependencies) return undefined
+  const needs = new Map<string, Needs>()
+  for (const line of lines(dependencies)) {
+    const [path = '', rest = ''] = line.split(':', 2)
+    needs.set(moduleName(path), { modules: rest.split(' ').filter(Boolean).map(moduleName), firmware: [] })
+  }
+  for (const line of [...lines(await read('modules.softdep')), ...lines(await read('modules.weakdep'))]) {
+    const [, module, rest] = /^(?:softdep|weakdep) (\S+) (.*)$/.exec(line) ?? []
+    if (module && rest) needs.get(normal(module))?.modules.push(...needsOf([['softdep', rest]]).modules)
+  }
+  return needs
 }
 
 const lines = (bytes: Buffer | undefined): string[] => bytes?.toString('utf8').split('\n').filter(Boolean) ?? []
