@@ -2,8 +2,9 @@
  * The solver: which variables to take so that every need is met and no conflict remains.
  *
  * It knows nothing of any distribution. A variable is a version of a package; what follows from taking one is asked for
- * when it is first taken. The search learns from conflicts, so that an answer is found whenever there is one. Decisions walk the needs depth first in the order given and take the first
- * alternative that is not excluded, which is how a package manager's greedy search chooses where nothing conflicts.
+ * when it is first taken. The search learns from conflicts, so that an answer is found whenever there is one. Decisions walk
+ * the needs depth first in the order given and take the first alternative that is not excluded, which is how a package
+ * manager's greedy search chooses where nothing conflicts.
  */
 import { Fault } from '../base/fault.ts'
 import { type Clause, FALSE, newSearch, no, UNKNOWN, type Variable, yes } from './search.ts'

@@ -64,6 +64,8 @@ export function newUniverse(suites: readonly Suite[], { architecture, recommends
   const byName = new Map<string, readonly Offer[]>()
   const chosen = new Map<string, Offer[]>()
   const met = new Map<string, readonly Offer[]>()
+  const metBy = new Map<Relation, readonly Offer[]>()
+  const provides = new Map<Offer, Map<string, Relation[]>>()
   const parsed = new Map<string, readonly Alternatives[]>()
 
   function offers(name: string): readonly Offer[] {
@@ -104,6 +106,7 @@ export function newUniverse(suites: readonly Suite[], { architecture, recommends
     const before = chosen.get(name) ?? []
     if (!before.includes(offer)) chosen.set(name, [...before, offer])
     met.clear()
+    metBy.clear()
   }
 
   function relations(offer: Offer, field: Relationship): readonly Alternatives[] {
@@ -118,21 +121,29 @@ export function newUniverse(suites: readonly Suite[], { architecture, recommends
 
   function providers(name: string): readonly Offer[] {
     const names = new Set(suites.flatMap(({ index }) => index.providers(name).map((i) => index.record(i).name)))
-    return [...names].flatMap(allowed).filter((offer) => provided(offer, name) !== undefined)
+    return [...names].flatMap(allowed).filter((offer) => provided(offer, name).length > 0)
   }
 
-  /** How a package provides a name, if it does. */
-  const provided = (offer: Offer, name: string): Relation | undefined =>
-    relations(offer, 'provides')
-      .flat()
-      .find((r) => r.name === name)
+  /** How a package provides a name, in the words of its Provides. */
+  function provided(offer: Offer, name: string): readonly Relation[] {
+    let names = provides.get(offer)
+    if (!names) {
+      names = Map.groupBy(relations(offer, 'provides').flat(), (r) => r.name)
+      provides.set(offer, names)
+    }
+    return names.get(name) ?? []
+  }
 
   function satisfiers(relation: Relation): readonly Offer[] {
-    const key = `${relation.name}:${relation.qualifier ?? ''} ${relation.operator ?? ''} ${relation.version ?? ''}`
-    const known = met.get(key)
+    const known = metBy.get(relation)
     if (known) return known
-    const found = matches(relation).filter((offer) => suits(offer, relation.qualifier))
-    met.set(key, found)
+    const key = formatRelation(relation)
+    let found = met.get(key)
+    if (!found) {
+      found = matches(relation).filter((offer) => suits(offer, relation.qualifier))
+      met.set(key, found)
+    }
+    metBy.set(relation, found)
     return found
   }
 
@@ -145,13 +156,7 @@ export function newUniverse(suites: readonly Suite[], { architecture, recommends
   function matches({ name, operator, version }: Relation): Offer[] {
     const has = (v: string | undefined) => operator === undefined || (v !== undefined && satisfies(v, operator, version!))
     const real = allowed(name).filter((offer) => has(offer.package.version))
-    const others = providers(name).filter(
-      (offer) =>
-        !real.includes(offer) &&
-        relations(offer, 'provides')
-          .flat()
-          .some((r) => r.name === name && has(r.version)),
-    )
+    const others = providers(name).filter((offer) => !real.includes(offer) && provided(offer, name).some((r) => has(r.version)))
     if (others.length < 2) return [...real, ...others]
     const weighed = others.map((offer) => ({ offer, weight: weightOf(offer.package), mention: mentionOf(offer.package.name) }))
     weighed.sort(
