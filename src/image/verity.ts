@@ -1,4 +1,4 @@
-/** Making and checking dm-verity hash trees: blocks are hashed by worker threads, a few megabytes at a time. */
+/** Making and checking dm-verity hash trees: blocks are hashed by worker threads, a megabyte at a time. */
 import { hash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
@@ -89,7 +89,7 @@ export async function verifyVerity(
   compare(dataPath, digests, expected, 'its blocks do not match their digests')
 }
 
-const RUN_BYTES = 4 << 20
+const RUN_BYTES = 1 << 20
 
 interface Run {
   path: string
@@ -100,13 +100,17 @@ interface Run {
 
 /** Task: digests of the blocks of a part of a file. */
 export function hashRun(run: Run): Moved<Uint8Array> {
-  const digests = hashBlocks(readAt(run.path, run.offset, run.sizeBytes), run.salt)
+  scratch ??= Buffer.allocUnsafeSlow(RUN_BYTES)
+  const digests = hashBlocks(readAt(run.path, run.offset, run.sizeBytes, scratch), run.salt)
   return moved(digests, [digests.buffer])
 }
 
+/** Each thread's own, used again for every run: fresh memory would cost as much as the hashing. */
+let scratch: Buffer<ArrayBuffer> | undefined
+
 /** Small data is not worth a second thread's start. */
 const threadsFor = (dataBytes: number, workers: Workers | number | undefined): Workers | number | undefined =>
-  workers ?? (dataBytes <= RUN_BYTES ? 1 : undefined)
+  workers ?? (dataBytes <= 4 * RUN_BYTES ? 1 : undefined)
 
 /** Digests of all blocks of a file: 32 bytes for each 4096, which are held. */
 async function hashFile(workers: Workers, path: string, blocks: number, salt: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
@@ -164,10 +168,10 @@ function open(path: string): number {
   }
 }
 
-function readAt(path: string, offset: number, sizeBytes: number): Uint8Array {
+function readAt(path: string, offset: number, sizeBytes: number, into = Buffer.allocUnsafeSlow(sizeBytes)): Uint8Array {
   const fd = open(path)
   try {
-    const bytes = Buffer.allocUnsafeSlow(sizeBytes)
+    const bytes = into.subarray(0, sizeBytes)
     for (let at = 0; at < sizeBytes; ) {
       const got = readSync(fd, bytes, at, sizeBytes - at, offset + at)
       if (got === 0)
