@@ -9,6 +9,16 @@
  */
 import { Fault } from '../base/fault.ts'
 import { alignUp } from '../base/size.ts'
+import {
+  aliasesFor,
+  checkName,
+  LONG_NAME_ATTRIBUTES,
+  type LongEntry,
+  longEntry,
+  longName,
+  longNameOf,
+  longNamePieces,
+} from './fat-name.ts'
 import { bytes, constant, type Of, type ReadAt, reserved, struct, u8, u16le, u32le } from './struct.ts'
 
 const RESERVED_SECTORS = 32
@@ -21,7 +31,7 @@ const LEAST_CLUSTERS = 65525 + 16
 const MAX_DIRECTORY_BYTES = 65536 * 32
 const MAX_ENTRIES = 1 << 20
 const MAX_DEPTH = 64
-const ATTRIBUTE = { volume: 0x08, directory: 0x10, archive: 0x20, longName: 0x0f }
+const ATTRIBUTE = { volume: 0x08, directory: 0x10, archive: 0x20 }
 
 // biome-ignore format: table
 const bootSector = struct('FAT boot sector', {
@@ -95,17 +105,6 @@ const shortEntry = struct('FAT directory entry', {
   sizeBytes:         u32le,
 })
 
-// biome-ignore format: table
-const longEntry = struct('FAT long name entry', {
-  order:             u8, // from 1; 0x40 marks the last piece, which comes first
-  first:             bytes(10),
-  attributes:        u8,
-  type:              u8,
-  checksum:          u8,
-  second:            bytes(12),
-  cluster:           u16le,
-  third:             bytes(4),
-})
 const ENTRY = shortEntry.size
 
 export interface FatOptions {
@@ -340,21 +339,6 @@ function directoriesOf(files: ReadonlyMap<string, number>): Directory {
 const clash = (path: string, other: string) =>
   new Fault('usage', `Cannot store ${path} on FAT: it is the same name as ${other}, as upper and lower case are equal there`)
 
-function checkName(name: string, path: string): void {
-  const bad = /["*:<>?\\|\x00-\x1f\x7f]/.exec(name)?.[0]
-  const why =
-    name === '' || name === '.' || name === '..'
-      ? 'it has an empty or relative component'
-      : bad
-        ? `${JSON.stringify(bad)} is not allowed there`
-        : /[. ]$/.test(name)
-          ? 'names must not end in a dot or space there'
-          : name.length > 255 || !name.isWellFormed()
-            ? 'names are at most 255 UTF-16 units there'
-            : undefined
-  if (why) throw new Fault('usage', `Cannot store ${JSON.stringify(path)} on FAT: ${why}`)
-}
-
 function* walk(directory: Directory): Generator<Directory> {
   yield directory
   for (const child of directory.directories) yield* walk(child)
@@ -477,9 +461,6 @@ function entryCount(directory: Directory): number {
   return fixed + [...directory.directories, ...directory.files].reduce((n, { name }) => n + 1 + longNamePieces(name), 0)
 }
 
-const longNamePieces = (name: string): number => (EXACT_SHORT.test(name) ? 0 : Math.ceil(name.length / 13))
-const EXACT_SHORT = /^[A-Z0-9!#$%&'()@^_`{}~-]{1,8}(?:\.[A-Z0-9!#$%&'()@^_`{}~-]{1,3})?$/
-
 function directoryBytes(directory: Directory, label: Uint8Array, stamp: Stamp): Uint8Array {
   const parts: Uint8Array[] = []
   const put = (name: Uint8Array, attributes: number, cluster: number, sizeBytes = 0) => {
@@ -503,51 +484,6 @@ function directoryBytes(directory: Directory, label: Uint8Array, stamp: Stamp): 
     if ('sizeBytes' in child) put(alias, ATTRIBUTE.archive, child.cluster, child.sizeBytes)
     else put(alias, ATTRIBUTE.directory, child.cluster)
   })
-  return Buffer.concat(parts)
-}
-
-/** The 8.3 name of each long name: itself where it is one, else `BASIS~1.EXT`. */
-function aliasesFor(names: readonly string[]): Uint8Array[] {
-  const reserved = new Set(names.map((name) => name.toUpperCase()))
-  const taken = new Set<string>()
-  return names.map((name) => {
-    const dot = name.replace(/^\.+/, (dots) => '_'.repeat(dots.length)).lastIndexOf('.')
-    const clean = (text: string) =>
-      text
-        .replace(/[. ]/g, '')
-        .toUpperCase()
-        .replace(/[^A-Z0-9!#$%&'()@^_`{}~-]/g, '_')
-    const base = clean(dot < 0 ? name : name.slice(0, dot)) || '_'
-    const extension = dot < 0 ? '' : clean(name.slice(dot + 1)).slice(0, 3)
-    for (let n = 0; ; n++) {
-      const tail = n === 0 ? '' : `~${n}`
-      const short = `${base.slice(0, 8 - tail.length)}${tail}`
-      const whole = extension ? `${short}.${extension}` : short
-      const fits = n > 0 || whole === name.toUpperCase()
-      if (!fits || taken.has(whole) || (reserved.has(whole) && whole !== name.toUpperCase())) continue
-      taken.add(whole)
-      return Buffer.from(short.padEnd(8) + extension.padEnd(3), 'latin1')
-    }
-  })
-}
-
-const checksum = (alias: Uint8Array): number => alias.reduce((sum, c) => (((sum & 1) << 7) + (sum >> 1) + c) & 0xff, 0)
-
-/** The pieces of a long name, last one first. A name that does not fill the last piece ends in 0, then all ones. */
-function longName(name: string, alias: Uint8Array): Uint8Array {
-  const pieces = longNamePieces(name)
-  const units = Buffer.alloc(pieces * 26, 0xff)
-  units.write(name, 'utf16le')
-  if (name.length * 2 < units.length) units.writeUInt16LE(0, name.length * 2)
-  const parts: Uint8Array[] = []
-  for (let i = pieces; i > 0; i--) {
-    const piece = units.subarray((i - 1) * 26, i * 26)
-    const order = i === pieces ? i | 0x40 : i
-    const text = { first: piece.subarray(0, 10), second: piece.subarray(10, 22), third: piece.subarray(22) }
-    parts.push(
-      longEntry.encode({ order, ...text, attributes: ATTRIBUTE.longName, type: 0, checksum: checksum(alias), cluster: 0 }),
-    )
-  }
   return Buffer.concat(parts)
 }
 
@@ -670,14 +606,14 @@ function tableReader(volume: DecodedVolume, read: ReadAt): (cluster: number) => 
 
 function* directoryEntries(bytes: Uint8Array, path: string): Generator<{ name: string; short: Of<typeof shortEntry> }> {
   const refuse = (at: number, why: string) => new Fault('format', `Cannot read FAT directory /${path} at offset ${at}: ${why}`)
-  let pieces: Of<typeof longEntry>[] = []
+  let pieces: LongEntry[] = []
   for (let at = 0; at + ENTRY <= bytes.length && bytes[at] !== 0; at += ENTRY) {
     if (bytes[at] === 0xe5) {
       pieces = []
       continue
     }
     const short = shortEntry.decode(bytes, at)
-    if (short.attributes === ATTRIBUTE.longName) {
+    if (short.attributes === LONG_NAME_ATTRIBUTES) {
       const piece = longEntry.decode(bytes, at)
       const expected = pieces.length === 0 ? undefined : (pieces.at(-1)!.order & 0x3f) - 1
       const order = piece.order & 0x3f
@@ -699,13 +635,6 @@ function* directoryEntries(bytes: Uint8Array, path: string): Generator<{ name: s
     yield { name, short }
   }
   if (pieces.length > 0) throw refuse(bytes.length, 'a long name belongs to no entry')
-}
-
-function longNameOf(pieces: readonly Of<typeof longEntry>[], alias: Uint8Array): string | undefined {
-  const sum = checksum(alias)
-  if ((pieces.at(-1)!.order & 0x3f) !== 1 || pieces.some((piece) => piece.checksum !== sum)) return undefined
-  const units = Buffer.concat(pieces.toReversed().flatMap((piece) => [piece.first, piece.second, piece.third]))
-  return units.toString('utf16le').replace(/\0\uffff*$/, '')
 }
 
 function shortName({ name, lowerCase }: Of<typeof shortEntry>): string {

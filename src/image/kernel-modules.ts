@@ -12,6 +12,7 @@ import type { Architecture } from '../formats/dps.ts'
 import { elfSection, parseModinfo } from '../formats/elf.ts'
 import { readContent } from '../tree/content.ts'
 import { byPath, type Inode, nameOf, parentOf, type Tree } from '../tree/tree.ts'
+import { globExpression, globMatcher, normalGlob, toRegExp } from './module-globs.ts'
 
 export interface ModuleSelection {
   /** `uname -r`; the only one in the tree where absent. */
@@ -128,52 +129,6 @@ function compileGlobs(globs: readonly string[], architecture: Architecture): (pa
     const below = path.slice(path.indexOf('/') + 1) // an expression sees the path below `kernel/`
     return expressions.some((expression) => expression.test(below)) || matches(normal(path.replace(MODULE_FILE, '')), false)
   }
-}
-
-function toRegExp(source: string): RegExp {
-  try {
-    return new RegExp(source)
-  } catch (cause) {
-    throw new Fault('recipe', `Cannot select by "re:${source}": ${(cause as Error).message}`, { cause })
-  }
-}
-
-/** `_` is `-` everywhere but inside `[…]`. */
-const normalGlob = (glob: string): string => glob.replace(/\[[^\]]*\]|_/g, (part) => (part === '_' ? '-' : part))
-
-/** Whether a path is included, by the last glob that matches it. */
-function globMatcher(globs: readonly string[]): (path: string, otherwise: boolean) => boolean {
-  const rules = globs
-    .map((glob) => {
-      const include = !glob.startsWith('-')
-      const wanted = (include ? glob : glob.slice(1)).replace(/\/$/, '/*')
-      const anchored = wanted.startsWith('/')
-      const sources = anchored ? [`/kernel${wanted}`, wanted, `*/${wanted}`] : wanted.includes('/') ? [`*/${wanted}`] : []
-      return { include, whole: sources.map(globExpression), name: globExpression(wanted) }
-    })
-    .reverse()
-  return (path, otherwise) => {
-    const name = nameOf(path)
-    const rule = rules.find((r) => r.name.test(name) || r.whole.some((expression) => expression.test(`/${path}`)))
-    return rule?.include ?? otherwise
-  }
-}
-
-/** As fnmatch without flags has it: `*` and `?` match slashes too. */
-function globExpression(glob: string): RegExp {
-  let source = ''
-  for (let i = 0; i < glob.length; i++) {
-    const c = glob[i]!
-    const close = c === '[' ? glob.indexOf(']', i + (glob[i + 1] === '!' ? 3 : 2)) : -1
-    if (c === '*') source += source.endsWith('.*') ? '' : '.*'
-    else if (c === '?') source += '.'
-    else if (close > 0) {
-      const set = glob.slice(i + 1, close).replace(/[\\\]^[]/g, '\\$&')
-      source += set.startsWith('!') ? `[^${set.slice(1)}]` : `[${set}]`
-      i = close
-    } else source += c.replace(/[\\^$.|+()[\]{}]/g, '\\$&')
-  }
-  return toRegExp(`^${source}$`)
 }
 
 interface Needs {
