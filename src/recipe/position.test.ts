@@ -31,6 +31,7 @@ test('keyPositions() is not fooled by strings, comments, templates and regular e
     'export default defineRecipe({',
     "  // packages: ['no'],  '",
     "  /* hostname: 'no', ` */ imageId: 'it\\'s: {',",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the source of a template
     '  output: `a ${ { seed: `}${1}` } } { seed: 1, `,',
     '  kernelCommandLine: [/[{"`/]\\/,}/.source, 1 / 2 / 3],',
     '  environment: { A: "packages: {" },',

@@ -28,10 +28,8 @@ const ENOUGH_BYTES = 4 * 1024 ** 3
 export const run: Run<{ verb: 'doctor' }> = async (_, session) => {
   const { hostProblems } = await import('../../run/namespace.ts')
   const findings: Finding[] = [node(), space(session.cache), kvm()]
-  const problems = await hostProblems()
-  if (problems.length === 0) findings.push({ what: 'Sandbox', level: 'ok', found: 'namespaces can be made' })
-  for (const problem of problems) {
-    findings.push({ what: 'Sandbox', level: 'problem', found: problem.message, ...(problem.hint ? { hint: problem.hint } : {}) })
+  for (const { name, ok, detail, mend } of await hostProblems()) {
+    findings.push({ what: name, level: ok ? 'ok' : 'problem', found: detail, ...(mend ? { hint: mend } : {}) })
   }
   const marks = { ok: 'ok', warning: 'note', problem: 'PROBLEM' }
   const width = Math.max(...findings.map(({ what }) => what.length))

@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict'
+import { execFile, execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url))
+const VERBS = ['init', 'summary', 'lock', 'build', 'vm', 'keys', 'cache', 'doctor']
+
+function bisque(args: readonly string[], env: Record<string, string> = {}): Promise<{ code: number; out: string; err: string }> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [MAIN, ...args], { env: { ...process.env, ...env } }, (error, out, err) =>
+      resolve({ code: error ? Number(error.code) : 0, out, err }),
+    )
+  })
+}
+
+function temporary(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'bisque-cli-'))
+  t.after(() => rmSync(directory, { recursive: true, force: true }))
+  return directory
+}
+
+test('help lists every verb, and every verb has help with examples', async () => {
+  const { code, out } = await bisque(['--help'])
+  assert.equal(code, 0)
+  for (const verb of VERBS) assert.match(out, new RegExp(`^  ${verb} {2,}\\S`, 'm'))
+  const pages = await Promise.all(
+    [...VERBS.map((verb) => [verb]), ['keys', 'generate'], ['cache', 'prune']].map((words) => bisque([...words, '--help'])),
+  )
+  for (const page of pages) {
+    assert.equal(page.code, 0)
+    assert.match(page.out, /^Usage: bisque \w+/m)
+    assert.match(page.out, /^Examples:\n {2}(bisque|cd) /m)
+    assert.match(page.out, /--json/)
+  }
+})
+
+test('--version is that of package.json', async () => {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+  assert.equal((await bisque(['--version'])).out.trim(), version)
+})
+
+test('unknown verbs and options are named with the nearest, and exit with 2', async () => {
+  const [verb, option, extra] = await Promise.all([
+    bisque(['buidl']),
+    bisque(['build', '--profle', 'x']),
+    bisque(['build', 'a', 'b']),
+  ])
+  assert.equal(verb.code, 2)
+  assert.match(verb.err, /^error: Cannot understand the command line: .*"buidl".*build/)
+  assert.match(option.err, /"--profle".*--profile.*\n {2}bisque build --help\n$/)
+  assert.equal(extra.code, 2)
+})
+
+test('a wrong recipe exits with 3 and lists its problems, plain where NO_COLOR or no terminal is', async (t) => {
+  const directory = temporary(t)
+  writeFileSync(
+    join(directory, 'recipe.ts'),
+    "import { defineRecipe } from 'bisque'\nexport default defineRecipe({ relaese: 'x', seed: 1 } as never)\n",
+  )
+  const { code, err, out } = await bisque(['summary', directory], { NO_COLOR: '1' })
+  assert.equal(code, 3)
+  assert.equal(out, '')
+  assert.match(
+    err,
+    /^error: Cannot read recipe, 3 problems:\n {2}recipe\.ts: release is not set.*\n {2}recipe\.ts:2:31: unknown setting "relaese"/,
+  )
+  assert.doesNotMatch(err, /\x1b/)
+})
+
+test('--json ends with the result, or with the fault', async (t) => {
+  const directory = temporary(t)
+  const fault = await bisque(['--json', 'summary', join(directory, 'gone')])
+  assert.equal(fault.code, 9)
+  assert.equal(fault.err, '')
+  const { type, code, exit, hint } = JSON.parse(fault.out.trimEnd().split('\n').at(-1)!)
+  assert.deepEqual([type, code, exit], ['fault', 'missing', 9])
+  assert.match(hint, /^bisque init/)
+  const usage = JSON.parse((await bisque(['buidl', '--json'])).out)
+  assert.deepEqual([usage.type, usage.code], ['fault', 'usage'])
+
+  await bisque(['init', directory])
+  const summary = await bisque(['summary', directory, '--json'])
+  const result = JSON.parse(summary.out.trimEnd().split('\n').at(-1)!)
+  assert.deepEqual([result.type, result.verb], ['result', 'summary'])
+  assert.equal(result.settings.Release.value, 'trixie')
+  assert.match(result.settings.Release.origin, /^recipe\.ts:\d+:3$/)
+  assert.equal(result.settings.RootPassword.value, '(secret)')
+})
+
+test('init writes a recipe that loads, and overwrites nothing', async (t) => {
+  const directory = temporary(t)
+  writeFileSync(join(directory, '.gitignore'), 'mine\n')
+  const first = await bisque(['-C', directory, 'init'])
+  assert.equal(first.code, 0)
+  assert.match(first.out, /^Wrote recipe\.ts\nKept \.gitignore\n/)
+  assert.equal(readFileSync(join(directory, '.gitignore'), 'utf8'), 'mine\n')
+  const second = await bisque(['init', directory])
+  assert.equal(second.code, 2)
+  assert.match(second.err, /recipe\.ts would be overwritten/)
+  assert.equal((await bisque(['init', join(directory, 'new'), '--template', 'minimla'])).code, 9)
+  const { out } = await bisque(['summary', '-C', directory, '--set', 'Hostname=kitchen'])
+  assert.match(out, /^Release +trixie +recipe\.ts:\d+:3$/m)
+  assert.match(out, /^Hostname +kitchen +--set Hostname=kitchen$/m)
+  const template = readFileSync(new URL('../../templates/minimal/recipe.ts', import.meta.url), 'utf8')
+  assert.equal(readFileSync(join(directory, 'recipe.ts'), 'utf8'), template)
+})
+
+test('cache show and doctor tell their findings', async (t) => {
+  const directory = temporary(t)
+  const cache = await bisque(['cache', 'show', '--json', '--cache', directory])
+  assert.equal(JSON.parse(cache.out).blobs, 0)
+  const doctor = await bisque(['doctor', '--cache', directory])
+  assert.match(doctor.out, /^Node +ok +24\./m)
+  assert.match(doctor.out, /^Disk +\w+ +\S+ \S+ free in/m)
+  assert.match(doctor.out, /^unshare +\w+ /m)
+})
+
+test('completion scripts are valid and complete verbs and options', async (t) => {
+  const directory = temporary(t)
+  for (const shell of ['bash', 'zsh', 'fish']) {
+    const { code, out } = await bisque(['completion', shell])
+    assert.equal(code, 0)
+    assert.match(out, /bisque/)
+    const script = join(directory, shell)
+    writeFileSync(script, out)
+    const check = [shell === 'fish' ? '--no-execute' : '-n', script]
+    try {
+      execFileSync(shell, check)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
+  }
+  const verbs = await bisque(['completion', 'bash', ''])
+  for (const verb of VERBS) assert.ok(verbs.out.split('\n').includes(verb), verb)
+  const options = await bisque(['completion', 'bash', 'build', '--'])
+  for (const option of ['--profile', '--set', '--offline', '--json']) assert.ok(options.out.split('\n').includes(option), option)
+})
+
+test('bash completes through the script', async (t) => {
+  const directory = temporary(t)
+  const { out } = await bisque(['completion', 'bash'])
+  writeFileSync(join(directory, 'completion'), out)
+  writeFileSync(join(directory, 'bisque'), `#!/bin/sh\nexec "${process.execPath}" "${MAIN}" "$@"\n`, { mode: 0o755 })
+  const script = `PATH=$1:$PATH; source "$1/completion"; COMP_WORDS=(bisque su); COMP_CWORD=1; _bisque; echo "$COMPREPLY"`
+  assert.equal(execFileSync('bash', ['-c', script, 'bash', directory], { encoding: 'utf8' }).trim(), 'summary')
+})
