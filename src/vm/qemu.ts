@@ -48,7 +48,7 @@ export function qemuCommand(machine: Machine): string[] {
     'qemu-system-x86_64',
     '-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none', '-nic', 'none',
     '-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny',
-    '-machine', `q35,smm=${secureBoot ? 'on' : 'off'}`,
+    '-machine', 'q35,smm=on',
     '-accel', accelerator === 'kvm' ? 'kvm' : 'tcg,thread=multi',
     '-cpu', machine.cpu ?? (accelerator === 'kvm' ? 'host' : TRANSLATED_CPU),
     '-smp', `${machine.cpus}`,

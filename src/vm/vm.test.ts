@@ -24,7 +24,13 @@ function emptyDisk(dir: string): string {
   return image
 }
 
-const small = (dir: string): VmOptions => ({ image: emptyDisk(dir), toolsTree, memoryBytes: 512 << 20, cpus: 1 })
+const small = (dir: string): VmOptions => ({
+  image: emptyDisk(dir),
+  toolsTree,
+  accelerator: 'tcg',
+  memoryBytes: 512 << 20,
+  cpus: 1,
+})
 
 oracle('qemu-system-x86_64', 'startVm() starts the firmware, and kill() leaves no process and no file', async (t, judge) => {
   const before = leftovers()
@@ -35,8 +41,19 @@ oracle('qemu-system-x86_64', 'startVm() starts the firmware, and kill() leaves n
   assert.match(vm.qmp.version, /^\d+\.\d+\.\d+$/)
   assert.deepEqual((await vm.qmp.execute('query-status')) as object, { running: true, status: 'running' })
   assert.deepEqual(await vm.qmp.execute('query-tpm-models'), ['tpm-crb', 'tpm-tis'])
-  const [disk] = (await vm.qmp.execute('query-block')) as { inserted?: { image: { 'virtual-size': number } } }[]
-  assert.ok(disk)
+  const nodes = (await vm.qmp.execute('query-named-block-nodes', { flat: true })) as {
+    'node-name': string
+    ro: boolean
+    image: { 'virtual-size': number }
+  }[]
+  const sizes = Object.fromEntries(nodes.map((node) => [node['node-name'], [node.image['virtual-size'], node.ro]]))
+  assert.deepEqual(
+    [sizes['image'], sizes['disk']],
+    [
+      [1 << 20, true],
+      [8 * 2 ** 30, false],
+    ],
+  )
   await vm.console.waitFor(/BdsDxe: /, 60_000)
   await vm.kill()
   await vm.ended
@@ -83,6 +100,16 @@ oracle('qemu-system-x86_64', 'startVm() leaves no process even when its own proc
   for (const deadline = Date.now() + 5000; processes.some(isAlive) && Date.now() < deadline; ) await sleep(20)
   assert.deepEqual(processes.filter(isAlive), [])
 })
+
+oracle(
+  'qemu-system-x86_64',
+  'startVm() runs the firmware with KVM where that works, and without where it does not',
+  async (_t, judge) => {
+    const { accelerator: _, ...either } = small(judge.dir)
+    await using vm = await startVm({ ...either, secureBoot: false, tpm: false })
+    await vm.console.waitFor(/BdsDxe: /, 60_000)
+  },
+)
 
 oracle('qemu-system-x86_64', 'startVm() says what QEMU said when it cannot start, and leaves nothing', async (_t, judge) => {
   const before = leftovers()

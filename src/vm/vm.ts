@@ -7,7 +7,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, copyFile, mkdir, mkdtemp, open, rm, stat, writeFile } from 'node:fs/promises'
+import { access, chmod, constants, copyFile, mkdir, mkdtemp, open, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -31,6 +31,7 @@ export interface VmOptions {
   cpus?: number
   /** The disk the guest sees is at least this large, so that systemd-repart finds room. */
   diskBytes?: number
+  /** KVM where it is there and can run the firmware, unless given. */
   accelerator?: Machine['accelerator']
   cpu?: string
   /** Off, the firmware is one that knows neither keys nor setup mode. */
@@ -77,6 +78,22 @@ const STATE = '/run/state'
 const IMAGE = '/run/image'
 
 export async function startVm(options: VmOptions): Promise<Vm> {
+  if (options.accelerator) return startWith(options.accelerator, options)
+  const hasKvm = await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
+    () => true,
+    () => false,
+  )
+  if (!hasKvm) return startWith('tcg', options)
+  try {
+    return await startWith('kvm', options)
+  } catch (error) {
+    // Virtual machines often offer a KVM without the System Management Mode that the firmware keeps its keys with.
+    if (!(error instanceof Fault && error.code === 'tool')) throw error
+    return startWith('tcg', options)
+  }
+}
+
+async function startWith(accelerator: Machine['accelerator'], options: VmOptions): Promise<Vm> {
   options.signal?.throwIfAborted()
   const image = resolve(options.image)
   const scratch = await mkdtemp(join(tmpdir(), 'bisque-vm-'))
@@ -100,7 +117,7 @@ export async function startVm(options: VmOptions): Promise<Vm> {
         { source: sockets, target: SOCKETS, writable: true },
         { source: stateFolder, target: STATE, writable: true },
         { source: image, target: IMAGE },
-        ...(options.accelerator === 'kvm' ? [{ source: '/dev/kvm', target: '/dev/kvm', writable: true }] : []),
+        ...(accelerator === 'kvm' ? [{ source: '/dev/kvm', target: '/dev/kvm', writable: true }] : []),
       ],
     }
     if (options.tpm !== false) clean.push(await startTpm(sandbox, sockets))
@@ -112,7 +129,7 @@ export async function startVm(options: VmOptions): Promise<Vm> {
     clean.push(() => {
       for (const socket of [qmpSocket!, consoleSocket!, shellSocket!]) socket.close()
     })
-    const qemu = startInSandbox(sandbox, qemuCommand(machineOf(options, smbiosOf(options, word))))
+    const qemu = startInSandbox(sandbox, qemuCommand(machineOf(accelerator, options, smbiosOf(options, word))))
     clean.push(() => qemu.kill(2000))
     const failed = failureOf(qemu, 'QEMU')
     const [qmpStream, consoleStream, shellStream] = await Promise.race([
@@ -223,10 +240,10 @@ function failureOf(running: Running, name: string): Promise<never> {
   return failed
 }
 
-function machineOf(options: VmOptions, smbios: readonly string[]): Machine {
+function machineOf(accelerator: Machine['accelerator'], options: VmOptions, smbios: readonly string[]): Machine {
   const tpm = options.tpm === false ? {} : { tpm: join(SOCKETS, 'tpm') }
   return {
-    accelerator: options.accelerator ?? 'tcg',
+    accelerator,
     ...(options.cpu ? { cpu: options.cpu } : {}),
     secureBoot: options.secureBoot !== false,
     cpus: options.cpus ?? 2,
