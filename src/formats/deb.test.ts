@@ -46,7 +46,7 @@ for (const [name, compress] of [
   ['', (b: Uint8Array) => b],
   ['.gz', gzipSync],
   ['.xz', (b: Uint8Array) => xzSync(Buffer.from(b))],
-  ['.zst', zstdCompressSync],
+  ['.zst', (b: Uint8Array) => zstdCompressSync(b, { params: { [constants.ZSTD_c_checksumFlag]: 1 } })],
 ] as const) {
   test(`dataOf() decompresses data.tar${name}, and refuses it cut short or changed`, async () => {
     const tar = encodeTar([{ path: './a', bytes: Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * i) % 251)) }])
