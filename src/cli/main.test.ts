@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { execFile, execFileSync } from 'node:child_process'
+import { execFile, execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -147,4 +147,18 @@ test('bash completes through the script', async (t) => {
   writeFileSync(join(directory, 'bisque'), `#!/bin/sh\nexec "${process.execPath}" "${MAIN}" "$@"\n`, { mode: 0o755 })
   const script = `PATH=$1:$PATH; source "$1/completion"; COMP_WORDS=(bisque su); COMP_CWORD=1; _bisque; echo "$COMPREPLY"`
   assert.equal(execFileSync('bash', ['-c', script, 'bash', directory], { encoding: 'utf8' }).trim(), 'summary')
+})
+
+test('Ctrl-C ends a verb at once with 130', async (t) => {
+  const directory = temporary(t)
+  // A recipe that takes its time, as a recipe may: it is a program.
+  writeFileSync(
+    join(directory, 'recipe.ts'),
+    "process.stdout.write('begun')\nawait new Promise((f) => setTimeout(f, 20_000))\nexport default {}\n",
+  )
+  const child = spawn(process.execPath, [MAIN, 'summary', directory], { stdio: ['ignore', 'pipe', 'inherit'] })
+  child.stdout.once('data', () => child.kill('SIGINT'))
+  const started = Date.now()
+  assert.equal(await new Promise((resolve) => child.on('exit', resolve)), 130)
+  assert.ok(Date.now() - started < 10_000)
 })

@@ -81,6 +81,22 @@ test('lines fit a narrow terminal and more steps than rows fit a low one', async
   view.stop()
 })
 
+test('running steps stand below their parents, whatever the order of their start', async () => {
+  const out = screen({ isTTY: true, columns: 40, rows: 20 })
+  const view = openTerminal(out, { color: false })
+  const started = [
+    [1, 0, 'build'],
+    [2, 1, 'install'],
+    [3, 1, 'initrd'],
+    [4, 2, 'configure'],
+  ] as const
+  for (const [step, parent, name] of started) view.show({ type: 'start', step, parent, name })
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  const names = screenOf(out.text()).flatMap((line) => /\S (\w+)/.exec(line)?.[1] ?? [])
+  assert.deepEqual(names, ['build', 'install', 'configure', 'initrd'])
+  view.stop()
+})
+
 test('progress shows how much of how much, and the rate of bytes', async () => {
   const out = screen({ isTTY: true, columns: 100, rows: 20 })
   let now = 0

@@ -50,14 +50,15 @@ export function openTerminal(
 
   function draw(): void {
     const rows = Math.max(1, (screen.rows ?? 24) - 2)
-    const running = [...steps.values()].slice(-rows).map((step) => runningLine(step))
+    const running = inTreeOrder(steps)
+      .slice(-rows)
+      .map((step) => runningLine(step))
     const lines = [...ended, ...running].map((line) => `${line}\x1b[K\n`)
     screen.write(`${erase()}\x1b[?25l${lines.join('')}\x1b[J`)
     ended = []
     drawn = running.length
   }
 
-  /** In order of the tree, so that children follow their parent: steps are kept in order of their start. */
   function runningLine(step: Step): string {
     const mark = paint(36, FRAMES[frame % FRAMES.length]!)
     const time = formatMs(nowMs() - step.startedMs)
@@ -116,6 +117,13 @@ export function openTerminal(
       drawn = 0
     },
   }
+}
+
+/** Children below their parent, each group in order of its start. */
+function inTreeOrder(steps: ReadonlyMap<number, Step>): Step[] {
+  const children = Map.groupBy(steps, ([, { parent }]) => (steps.has(parent) ? parent : 0))
+  const below = (parent: number): Step[] => (children.get(parent) ?? []).flatMap(([id, step]) => [step, ...below(id)])
+  return below(0)
 }
 
 type Paint = (code: number, text: string) => string
