@@ -266,7 +266,8 @@ oracle('mount', 'the kernel mounts what we wrote', async (t, judge) => {
   const script =
     'mkdir mnt && mount -t vfat -o loop,ro,utf8,tz=UTC "$0" mnt && cd mnt && find . -type f -exec sha256sum {} +; umount ../mnt'
   const { stdout, stderr } = await judge.run(['sh', '-c', script, path], { allowFailure: true })
-  if (/unknown filesystem type|loop device|superuser|only root|not permitted|permission denied/i.test(stderr)) return t.skip('this kernel cannot mount vfat here')
+  if (/unknown filesystem type|loop device|superuser|only root|not permitted|permission denied/i.test(stderr))
+    return t.skip('this kernel cannot mount vfat here')
   const expected = sorted(FILES).map(([file, bytes]) => `${createHash('sha256').update(bytes).digest('hex')}  ./${file}`)
   assert.deepEqual(stdout.trim().split('\n').sort(), expected.sort(), stderr)
 })
