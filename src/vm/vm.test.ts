@@ -67,10 +67,16 @@ oracle('qemu-system-x86_64', 'startVm() keeps the state of a machine where asked
   const vm = await startVm({ ...small(judge.dir), keep })
   await vm.console.waitFor(/BdsDxe: /, 60_000)
   await vm.kill()
-  assert.deepEqual(readdirSync(keep).sort(), ['disk.qcow2', 'tpm', 'variables.fd'])
+  assert.deepEqual(readdirSync(keep).sort(), ['disk.qcow2', 'image.sha256', 'tpm', 'variables.fd'])
   assert.ok(readdirSync(join(keep, 'tpm')).includes('tpm2-00.permall'))
   const keys = await readFirmwareKeys(join(keep, 'variables.fd'))
   assert.deepEqual(keys, { setupMode: true, secureBoot: false })
+
+  const again = await startVm({ ...small(judge.dir), keep })
+  await again.kill()
+  const other = { ...small(judge.dir), keep }
+  writeFileSync(other.image, 'another image')
+  await assert.rejects(startVm(other), { code: 'usage', hint: `rm -r ${keep}`, message: /it was started from another image/ })
 })
 
 oracle('qemu-system-x86_64', 'startVm() ends the machine when its signal says so', async (_t, judge) => {

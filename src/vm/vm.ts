@@ -5,9 +5,9 @@
  * temporary unless `keep` names one: then the next machine started with it goes on where this one stopped.
  * QEMU and swtpm run in sandboxes of the tools tree and die with this process, however it ends.
  */
-import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { access, chmod, constants, copyFile, mkdir, mkdtemp, open, rm, stat, writeFile } from 'node:fs/promises'
+import { createHash, randomBytes } from 'node:crypto'
+import { createReadStream, existsSync } from 'node:fs'
+import { access, chmod, constants, copyFile, mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -55,7 +55,7 @@ export interface Vm {
   readonly qmp: Qmp
   /** Process that holds QEMU. */
   readonly pid: number
-  /** Where disk.qcow2, variables.fd and tpm/ lie. */
+  /** Where disk.qcow2, variables.fd and tpm/ lie, and image.sha256 in one that is kept. */
   readonly stateFolder: string
   /** Waits until the guest has come up and takes commands. A machine in setup mode restarts once before that. */
   waitBoot(timeoutMs: number): Promise<void>
@@ -105,6 +105,12 @@ async function startWith(accelerator: Machine['accelerator'], options: VmOptions
     })()
     return cleaned
   }
+  let hasStarted = false
+  const abort = () => {
+    if (hasStarted) void kill() // before that, what follows here looks at the signal itself
+  }
+  options.signal?.addEventListener('abort', abort, { once: true })
+  clean.push(() => options.signal?.removeEventListener('abort', abort))
   try {
     const stateFolder = resolve(options.keep ?? join(scratch, 'state'))
     await prepareState(stateFolder, image, options)
@@ -145,10 +151,8 @@ async function startWith(accelerator: Machine['accelerator'], options: VmOptions
 
     const ended = qemu.ended.then(() => kill())
     ended.catch(() => {}) // seen by whoever awaits it
-    const abort = () => void kill()
-    options.signal?.addEventListener('abort', abort, { once: true })
-    clean.push(() => options.signal?.removeEventListener('abort', abort))
     if (options.signal?.aborted) throw options.signal.reason
+    hasStarted = true
     const control = controls(shell, console, qmp, ended, kill)
     return { console, qmp, pid: qemu.pid, stateFolder, kill, ended, ...control, [Symbol.asyncDispose]: kill }
   } catch (error) {
@@ -196,6 +200,7 @@ async function prepareState(folder: string, image: string, options: VmOptions): 
     else await copyFile(template, variables)
     await chmod(variables, 0o600)
   }
+  if (options.keep) await bindToImage(folder, image)
   const overlay = join(folder, 'disk.qcow2')
   if (!existsSync(overlay)) {
     const file = await open(overlay, 'wx', 0o600)
@@ -203,6 +208,20 @@ async function prepareState(folder: string, image: string, options: VmOptions): 
       .writeFile(encodeEmptyOverlay(Math.max(alignUp(size, 512), options.diskBytes ?? 8 * GIB)))
       .finally(() => file.close())
   }
+}
+
+/** What a kept disk holds are changes to one image; over another they would be nonsense. */
+async function bindToImage(folder: string, image: string): Promise<void> {
+  const hash = createHash('sha256')
+  for await (const chunk of createReadStream(image, { highWaterMark: 1 << 20 })) hash.update(chunk)
+  const digest = hash.digest('hex')
+  const note = join(folder, 'image.sha256')
+  const known = await readFile(note, 'utf8').catch(() => undefined)
+  if (known === undefined) await writeFile(note, `${digest}\n`)
+  else if (known.trim() !== digest)
+    throw new Fault('usage', `Cannot go on with the machine kept in ${folder}: it was started from another image`, {
+      hint: `rm -r ${folder}`,
+    })
 }
 
 function missing(message: string, cause?: unknown): never {
