@@ -221,7 +221,8 @@ function scanned(text: Buffer, names: NameTable, source: string) {
       const refuse = (why: string) =>
         new Fault('format', `Cannot index ${source}, package ${value(PACKAGE) || `number ${i + 1}`}: ${why}`)
       if (at[2 * PACKAGE]! < 0 || !isName(text, at[2 * PACKAGE]!, at[2 * PACKAGE + 1]!)) throw refuse('its name is not one')
-      if (value(0) === '' || value(1) === '') throw refuse('it has no Version or no Architecture')
+      if (!VERSION_TEXT.test(value(0))) throw refuse(`its Version ${JSON.stringify(value(0))} is missing or not one`)
+      if (!/^[a-z0-9-]+$/.test(value(1))) throw refuse('its Architecture is missing or not one')
       if (!isSafePath(value(2))) throw refuse(`its Filename ${JSON.stringify(value(2))} does not stay inside the repository`)
       if (!/^[0-9a-fA-F]{64}$/.test(value(SHA256))) throw refuse('its SHA256 is missing or not a digest')
       if (!/^\d{1,15}$/.test(value(SIZE))) throw refuse('its Size is missing or not a number')
@@ -260,6 +261,9 @@ function flagsOf(value: (f: number) => string): number {
     (multiArch << SHIFT_MULTI_ARCH)
   )
 }
+
+/** What dpkg can compare; stricter than that would refuse archives that apt reads. */
+const VERSION_TEXT = /^(?:\d{1,9}:[A-Za-z0-9.+~:-]+|[A-Za-z0-9.+~-]+)$/
 
 const isSafePath = (path: string) =>
   /^[!-~]+$/.test(path) && !path.startsWith('/') && !path.split('/').some((part) => part === '' || part === '.' || part === '..')

@@ -44,7 +44,7 @@ export function compareVersions(a: string, b: string): number {
   if (a === b) return 0
   const colonA = a.indexOf(':')
   const colonB = b.indexOf(':')
-  const epochs = (colonA < 0 ? 0 : Number(a.slice(0, colonA))) - (colonB < 0 ? 0 : Number(b.slice(0, colonB)))
+  const epochs = (Number(a.slice(0, Math.max(0, colonA))) || 0) - (Number(b.slice(0, Math.max(0, colonB))) || 0)
   if (epochs !== 0) return epochs
   const dashA = a.lastIndexOf('-')
   const dashB = b.lastIndexOf('-')
