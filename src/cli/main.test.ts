@@ -53,6 +53,13 @@ test('unknown verbs and options are named with the nearest, and exit with 2', as
   assert.match(verb.err, /^error: Cannot understand the command line: .*"buidl".*build/)
   assert.match(option.err, /"--profle".*--profile.*\n {2}bisque build --help\n$/)
   assert.equal(extra.code, 2)
+  const sizes = await Promise.all(
+    ['2G', '512M', 'much'].map((text) => bisque(['vm', '/nonexistent.raw', '--headless', '--memory', text])),
+  )
+  assert.deepEqual(
+    sizes.map(({ code }) => code === 2),
+    [false, false, true],
+  )
 })
 
 test('a wrong recipe exits with 3 and lists its problems, plain where NO_COLOR or no terminal is', async (t) => {

@@ -33,6 +33,8 @@ export async function main(args: readonly string[]): Promise<number> {
     if (command.directory !== undefined) changeTo(command.directory)
     const opened = openTerminal(stderr, { color: color(stderr) })
     terminal = opened
+    // Whoever ends the process, the cursor comes back.
+    process.once('exit', () => opened.stop())
     const report = new Report((event) => (json ? printAll(1, formatEvent(event)) : opened.show(event)))
     const outcome = await runInterruptibly(command, report, opened)
     opened.stop()

@@ -5,6 +5,7 @@ import { multiple, optional, withDefault } from '@optique/core/modifiers'
 import { argument, flag, option } from '@optique/core/primitives'
 import { type NonEmptyString, string, type ValueParser } from '@optique/core/valueparser'
 import { path } from '@optique/run/valueparser'
+import { parseSize } from '../base/size.ts'
 
 /** A switch that is off unless given. */
 export const toggle = (name: `--${string}`, description: Message) => withDefault(flag(name, { description }), false)
@@ -45,4 +46,19 @@ export function examples(...pairs: readonly (readonly [command: string, does: st
   const width = Math.max(...pairs.map(([command]) => command.length))
   const lines = pairs.flatMap(([command, does]) => [lineBreak(), text(`  ${command.padEnd(width)}  ${does}`)])
   return [text('Examples:'), ...lines]
+}
+
+/** `512M`, `2G`: sizes as recipes write them. */
+export const size: ValueParser<'sync', number> = {
+  mode: 'sync',
+  metavar: 'SIZE',
+  placeholder: 0,
+  parse(input) {
+    try {
+      return { success: true, value: parseSize(input) }
+    } catch {
+      return { success: false, error: message`Expected a size such as 512M or 2G, but got ${input}.` }
+    }
+  },
+  format: (bytes) => `${bytes}`,
 }

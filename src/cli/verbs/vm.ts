@@ -1,10 +1,10 @@
 import { object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
-import { multiple, optional, withDefault } from '@optique/core/modifiers'
+import { multiple, withDefault } from '@optique/core/modifiers'
 import { argument, command, constant, option } from '@optique/core/primitives'
-import { fileSize, integer, string } from '@optique/core/valueparser'
+import { integer, string } from '@optique/core/valueparser'
 import { path } from '@optique/run/valueparser'
-import { examples, toggle, valued } from '../options.ts'
+import { examples, size, toggle, valued } from '../options.ts'
 import type { Run } from '../session.ts'
 
 export const parser = command(
@@ -28,11 +28,7 @@ export const parser = command(
       }),
       300,
     ),
-    memoryBytes: optional(
-      option('--memory', fileSize({ metavar: 'SIZE', type: 'number', allowBareUnits: true } as never), {
-        description: message`Memory of the machine: 2G.`,
-      }),
-    ),
+    memoryBytes: valued('--memory', size, message`Memory of the machine: 2G.`),
     cpus: valued('--cpus', integer({ metavar: 'N', min: 1, max: 64 }), message`Processors of the machine; 2 by default.`),
     keep: toggle('--keep', message`Keep what the machine writes to its disk, TPM and firmware variables for the next run.`),
     noSecureBoot: toggle('--no-secure-boot', message`Start with Secure Boot off and no keys to enrol.`),
