@@ -1,9 +1,10 @@
 import { existsSync, mkdtempSync, realpathSync, rmSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { existingToolsTree } from '../src/build/tools.ts'
 import { runInSandbox } from '../src/run/sandbox.ts'
+import { CACHE } from './baked.ts'
 
 /** Runs the field's own tools, in the versions Bisque's tools tree pins. */
 export interface Judge {
@@ -18,9 +19,6 @@ export interface Verdict {
   stdout: string
   stderr: string
 }
-
-/** Where tests keep what they download: the cache a person's builds use. */
-export const CACHE = process.env['BISQUE_CACHE'] ?? join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'bisque')
 
 /** The tree of judges; `npm test` prepares it. `undefined` where it was not. */
 export const JUDGES = process.env['BISQUE_JUDGES'] ?? (await existingToolsTree('judge', CACHE))

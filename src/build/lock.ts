@@ -6,8 +6,7 @@ import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
 import { type LoadedRepository, loadRepository } from '../packages/deb/repository.ts'
 import { resolveDebian } from '../packages/deb/resolve.ts'
-import { timestampOf } from '../packages/fetch.ts'
-import { diffLocks, formatLock, type Lock, type LockChange, type LockedRepository, parseLock, pinTo } from '../packages/lock.ts'
+import { diffLocks, formatLock, type Lock, type LockChange, lockRepository, parseLock, pinTo } from '../packages/lock.ts'
 import type { Package } from '../packages/package.ts'
 import type { Repository } from '../packages/repository.ts'
 import { type Recipe, requestDigest } from '../recipe/recipe.ts'
@@ -138,7 +137,13 @@ export async function resolveLock(wanted: LockRequest, env: Env): Promise<Lock> 
     await env.report.step('Resolve initrd', (report) => resolve('initrd', report)),
     resolve('tools', env.report),
   ]
-  return { request: wanted.request, repositories: loaded.map(locked), image, initrd, tools }
+  return {
+    request: wanted.request,
+    repositories: loaded.map(({ repository, release }) => lockRepository(repository, release)),
+    image,
+    initrd,
+    tools,
+  }
 }
 
 const loadRepositories = (repositories: readonly Repository[], env: Env): Promise<LoadedRepository[]> =>
@@ -153,14 +158,3 @@ const loadRepositories = (repositories: readonly Repository[], env: Env): Promis
       ),
     ),
   )
-
-const locked = ({ repository, release }: LoadedRepository): LockedRepository => ({
-  id: repository.id,
-  format: repository.format,
-  architecture: repository.architecture,
-  url: repository.url,
-  suite: repository.suite,
-  components: repository.components,
-  snapshot: timestampOf(release.date),
-  digest: release.digest,
-})

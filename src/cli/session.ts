@@ -1,6 +1,7 @@
 /** What every verb is handed, and what it gives back. */
 import type { Report } from '../base/report.ts'
 import type { Env } from '../build/env.ts'
+import type { Network } from '../packages/http.ts'
 
 export interface Session {
   report: Report
@@ -27,7 +28,14 @@ export interface Outcome {
 export type Run<Options> = (options: Options, session: Session) => Promise<Outcome>
 
 /** What stages need, with the store opened. */
-export async function openEnv({ cache, report }: Session, { offline = false } = {}): Promise<Env> {
+export async function openEnv({ cache, report, environment }: Session, { offline = false } = {}): Promise<Env> {
   const { openStore } = await import('../store/store.ts')
-  return { cache, store: await openStore(cache), report, now: new Date(), offline }
+  return { cache, store: await openStore(cache), report, now: new Date(), offline, network: proxies(environment) }
+}
+
+/** The proxies curl and apt would use. Upper-case HTTP_PROXY is left out: a web server's client could set it. */
+function proxies(environment: Session['environment']): Partial<Network> {
+  const { http_proxy, https_proxy, HTTPS_PROXY, no_proxy, NO_PROXY } = environment
+  const found = { httpProxy: http_proxy, httpsProxy: https_proxy ?? HTTPS_PROXY, noProxy: no_proxy ?? NO_PROXY }
+  return Object.fromEntries(Object.entries(found).filter(([, value]) => value))
 }
