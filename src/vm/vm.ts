@@ -97,20 +97,14 @@ async function startWith(accelerator: Machine['accelerator'], options: VmOptions
   options.signal?.throwIfAborted()
   const image = resolve(options.image)
   const scratch = await mkdtemp(join(tmpdir(), 'bisque-vm-'))
-  const clean: (() => unknown)[] = [() => rm(scratch, { recursive: true, force: true })]
-  let cleaned: Promise<void> | undefined
-  const kill = () => {
-    cleaned ??= (async () => {
-      for (const step of clean.reverse()) await step()
-    })()
-    return cleaned
-  }
+  const { kill, onKill } = ending()
+  onKill(() => rm(scratch, { recursive: true, force: true }))
   let hasStarted = false
   const abort = () => {
     if (hasStarted) void kill() // before that, what follows here looks at the signal itself
   }
   options.signal?.addEventListener('abort', abort, { once: true })
-  clean.push(() => options.signal?.removeEventListener('abort', abort))
+  onKill(() => options.signal?.removeEventListener('abort', abort))
   try {
     const stateFolder = resolve(options.keep ?? join(scratch, 'state'))
     await prepareState(stateFolder, image, options)
@@ -126,29 +120,10 @@ async function startWith(accelerator: Machine['accelerator'], options: VmOptions
         ...(accelerator === 'kvm' ? [{ source: '/dev/kvm', target: '/dev/kvm', writable: true }] : []),
       ],
     }
-    if (options.tpm !== false) clean.push(await startTpm(sandbox, sockets))
-
+    if (options.tpm !== false) onKill(await startTpm(sandbox, sockets))
     const word = randomBytes(8).toString('hex')
-    const [qmpSocket, consoleSocket, shellSocket] = await Promise.all(
-      ['qmp', 'console', 'shell'].map((name) => listen(join(sockets, name))),
-    )
-    clean.push(() => {
-      for (const socket of [qmpSocket!, consoleSocket!, shellSocket!]) socket.close()
-    })
-    const qemu = startInSandbox(sandbox, qemuCommand(machineOf(accelerator, options, smbiosOf(options, word))))
-    clean.push(() => qemu.kill(2000))
-    const failed = failureOf(qemu, 'QEMU')
-    const [qmpStream, consoleStream, shellStream] = await Promise.race([
-      Promise.all([qmpSocket!.connected, consoleSocket!.connected, shellSocket!.connected]),
-      failed,
-    ])
-    const console = openConsole(consoleStream)
-    const shell = openShell(shellStream, word)
-    const qmp = await connectQmp(qmpStream).catch(async (error: unknown) => {
-      await Promise.race([failed, sleep(1000)]) // what QEMU said as it ended tells more
-      throw error
-    })
-
+    const machine = machineOf(accelerator, options, smbiosOf(options, word))
+    const { qemu, qmp, console, shell } = await startQemu(sandbox, machine, sockets, word, onKill)
     const ended = qemu.ended.then(() => kill())
     ended.catch(() => {}) // seen by whoever awaits it
     if (options.signal?.aborted) throw options.signal.reason
@@ -159,6 +134,52 @@ async function startWith(accelerator: Machine['accelerator'], options: VmOptions
     await kill()
     throw error
   }
+}
+
+/** Undoes what was done, the last thing first, once; what fails does not keep the rest from being undone. */
+function ending(): { kill(): Promise<void>; onKill(step: () => unknown): void } {
+  const steps: (() => unknown)[] = []
+  let ended: Promise<void> | undefined
+  const undo = async () => {
+    const failures: unknown[] = []
+    for (const step of steps.reverse())
+      await Promise.resolve()
+        .then(step)
+        .catch((error: unknown) => failures.push(error))
+    if (failures.length > 0) throw failures[0]
+  }
+  return {
+    kill() {
+      ended ??= undo()
+      return ended
+    },
+    onKill: (step) => void steps.push(step),
+  }
+}
+
+/** Starts QEMU and takes its three connections: it makes them before the machine's first instruction. */
+async function startQemu(
+  sandbox: Sandbox,
+  machine: Machine,
+  folder: string,
+  word: string,
+  onKill: (step: () => unknown) => void,
+) {
+  const sockets = await Promise.all(['qmp', 'console', 'shell'].map((name) => listen(join(folder, name))))
+  onKill(() => {
+    for (const socket of sockets) socket.close()
+  })
+  const qemu = startInSandbox(sandbox, qemuCommand(machine))
+  onKill(() => qemu.kill(2000))
+  const failed = failureOf(qemu, 'QEMU')
+  const streams = await Promise.race([Promise.all(sockets.map(({ connected }) => connected)), failed])
+  const console = openConsole(streams[1]!)
+  const shell = openShell(streams[2]!, word)
+  const qmp = await connectQmp(streams[0]!).catch(async (error: unknown) => {
+    await Promise.race([failed, sleep(1000)]) // what QEMU said as it ended tells more
+    throw error
+  })
+  return { qemu, qmp, console, shell }
 }
 
 /** What one does with a machine that runs. */
