@@ -16,7 +16,7 @@ import { kernelVersions, selectModules } from '../image/kernel-modules.ts'
 import { makeMicrocode } from '../image/microcode.ts'
 import { makeUki, signPe, type Uki } from '../image/uki.ts'
 import { clampTimes, usrLayout } from '../image/usr.ts'
-import { usrSignatureUnit } from '../image/usr-signature.ts'
+import { USR_SIGNATURE_CMDLINE, usrSignatureUnit } from '../image/usr-signature.ts'
 import { writeVerity } from '../image/verity.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import type { Settings } from '../recipe/schema.ts'
@@ -122,6 +122,7 @@ async function writeUsr(input: ImageInput, system: Tree, report: Report): Promis
     rootPasswordHash: rootPasswordHash(settings),
     rootShell: settings.rootShell,
     packageDatabase: settings.cleanPackageMetadata !== true,
+    volatileRoot: rootWords(settings).includes('root=tmpfs'),
   })
   const [data, hash] = [join(input.work, 'usr'), join(input.work, 'usr-verity')]
   const uuid = fileSystemGuid(seedGuid(settings, 'usr'))
@@ -170,12 +171,12 @@ async function packInitrds(input: ImageInput, system: Tree, kernel: string): Pro
 }
 
 /** The command line pins the root hash, and tells systemd where the initrd left the hash's signature. */
-function commandLineOf({ kernelCommandLine }: Settings, rootHash: Sha256): string {
-  const words = [`usrhash=${rootHash}`, 'systemd.verity_usr_options=root-hash-signature=/run/bisque/usr.p7s']
-  // /usr is all there is on the disk: unless the recipe says otherwise, the rest lives in memory.
-  if (!kernelCommandLine.some((word) => word.startsWith('root='))) words.push('root=tmpfs')
-  return [...words, ...kernelCommandLine].join(' ')
-}
+const commandLineOf = (settings: Settings, rootHash: Sha256): string =>
+  [`usrhash=${rootHash}`, USR_SIGNATURE_CMDLINE, ...rootWords(settings)].join(' ')
+
+/** The recipe's words. /usr is all there is on the disk: unless they say otherwise, the rest lives in memory. */
+const rootWords = ({ kernelCommandLine }: Settings): readonly string[] =>
+  kernelCommandLine.some((word) => word.startsWith('root=')) ? kernelCommandLine : ['root=tmpfs', ...kernelCommandLine]
 
 function contentOf(system: Tree, path: string, from: string): Content {
   const inode = system.get(path)

@@ -36,8 +36,8 @@ DefaultDependencies=no
 ConditionKernelCommandLine=usrhash
 Wants=systemd-udevd.service systemd-udev-trigger.service
 After=systemd-udevd.service systemd-udev-trigger.service
-Before=systemd-veritysetup@usr.service initrd-switch-root.target shutdown.target
-Conflicts=initrd-switch-root.target shutdown.target
+Before=systemd-veritysetup@usr.service shutdown.target
+Conflicts=shutdown.target
 
 [Service]
 Type=oneshot
@@ -46,8 +46,9 @@ ExecStart=/usr/lib/bisque/usr-signature
 TimeoutStartSec=infinity
 `
 
+/** Wanted, not required: what requires it would be stopped along with it when the initrd ends. Without a signature, it fails. */
 const DROP_IN = `[Unit]
-Requires=bisque-usr-signature.service
+Wants=bisque-usr-signature.service
 After=bisque-usr-signature.service
 `
 

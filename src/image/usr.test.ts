@@ -41,7 +41,13 @@ function system(extra: Record<string, Inode> = {}): Tree {
 }
 
 test('usrLayout() keeps /usr only, moves /etc to the factory and leaves out what belongs to one machine', async () => {
-  const usr = await usrLayout(system(), { epoch: EPOCH, packageDatabase: true, imageId: 'Minimal', imageVersion: '7' })
+  const usr = await usrLayout(system(), {
+    epoch: EPOCH,
+    packageDatabase: true,
+    volatileRoot: true,
+    imageId: 'Minimal',
+    imageVersion: '7',
+  })
   const paths = [...usr.keys()]
   assert.deepEqual(
     paths.filter((path) => path !== '' && path !== 'usr' && !path.startsWith('usr/')),
@@ -61,7 +67,7 @@ test('usrLayout() keeps /usr only, moves /etc to the factory and leaves out what
 
 test('usrLayout() is the same whatever the clock of generated files said', async () => {
   const made = (mtime: number) =>
-    usrLayout(system({ 'usr/lib/cache': madeFile('x', mtime) }), { epoch: EPOCH, packageDatabase: false })
+    usrLayout(system({ 'usr/lib/cache': madeFile('x', mtime) }), { epoch: EPOCH, packageDatabase: false, volatileRoot: false })
   assert.deepEqual(await made(EPOCH + 1), await made(EPOCH + 99_999))
 })
 
@@ -81,7 +87,7 @@ test('handledPaths() reads every line type with modifiers', () => {
 })
 
 oracle('systemd-tmpfiles', 'systemd-tmpfiles puts /etc in place from the factory', async (_t, judge) => {
-  const usr = await usrLayout(system(), { epoch: EPOCH, packageDatabase: true, hostname: 'tureen' })
+  const usr = await usrLayout(system(), { epoch: EPOCH, packageDatabase: true, volatileRoot: true, hostname: 'tureen' })
   for (const [path, inode] of usr) {
     if (inode.type !== 'file' || !('bytes' in inode.content)) continue
     mkdirSync(dirname(join(judge.dir, path)), { recursive: true })
