@@ -183,13 +183,13 @@ async function startQemu(
 }
 
 /** What one does with a machine that runs. */
-function controls(shell: GuestShell, console: Console, qmp: Qmp, ended: Promise<void>, kill: () => Promise<void>) {
+function controls(shell: GuestShell, serial: Console, qmp: Qmp, ended: Promise<void>, kill: () => Promise<void>) {
   const waitBoot = async (timeoutMs: number, since = 0) => {
     try {
       await shell.ready(timeoutMs, since)
     } catch (cause) {
       if (!(cause instanceof Fault)) throw cause
-      throw new Fault(cause.code, `${cause.message}; the last lines on its console:${console.lastLines()}`, { cause })
+      throw new Fault(cause.code, `${cause.message}; the last lines on its console:${serial.lastLines()}`, { cause })
     }
   }
   return {
