@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { oracle } from '../../test/oracle.ts'
+import { JUDGES, oracle } from '../../test/oracle.ts'
 import {
   BOOT_SERVICE,
   decodeVariables,
@@ -19,7 +19,7 @@ import {
 
 const KEY = NON_VOLATILE | BOOT_SERVICE | RUNTIME | TIME_AUTHENTICATED
 const TIME = new Date(Date.UTC(2026, 10, 23, 1, 2, 3))
-const OVMF = join(process.env['BISQUE_JUDGES'] ?? '', 'usr/share/OVMF')
+const OVMF = join(JUDGES ?? '', 'usr/share/OVMF')
 
 test('decodeVariables() reads what encodeVariables() wrote', () => {
   const variable: fc.Arbitrary<Variable> = fc.record(

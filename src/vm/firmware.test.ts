@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { oracle } from '../../test/oracle.ts'
+import { JUDGES, oracle } from '../../test/oracle.ts'
 import { enrolledVariables, firmwareState, readFirmwareKeys } from './firmware.ts'
 
-const FIRMWARE = join(process.env['BISQUE_JUDGES'] ?? '', 'usr/share/OVMF')
+const FIRMWARE = join(JUDGES ?? '', 'usr/share/OVMF')
 const read = (file: string) => Uint8Array.from(readFileSync(join(FIRMWARE, file)))
 
 oracle('virt-fw-vars', 'readFirmwareKeys() tells a machine fresh from the factory from one with keys', async () => {
