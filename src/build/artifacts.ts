@@ -8,8 +8,9 @@ import { formatManifest, type Manifest, type ManifestArtifact } from '../image/m
 import { formatLock, type Lock } from '../packages/lock.ts'
 import type { Package } from '../packages/package.ts'
 import type { Recipe } from '../recipe/recipe.ts'
+import { type Workers, withWorkers } from '../run/workers.ts'
 import { KEY_ROLES } from '../signing/signer.ts'
-import { hashOf } from '../store/store.ts'
+import { HASH_FILE } from '../store/hash.ts'
 import type { Content } from '../tree/tree.ts'
 import type { ImageParts } from './image.ts'
 import type { Signing } from './keys.ts'
@@ -38,15 +39,9 @@ export interface Artifacts {
 export async function writeArtifacts(input: ArtifactsInput, report: Report): Promise<Artifacts> {
   const { recipe, output, target } = input
   const name = recipe.settings.output
-  const artifacts: ManifestArtifact[] = []
-  for (const { content, ...artifact } of await artifactsOf(input)) {
-    const path = join(output, artifact.name)
-    if (content !== undefined) await copyTo(path, content)
-    const { size } = await stat(path)
-    const digest = await hashOf(path)
-    artifacts.push({ ...artifact, sizeBytes: size, sha256: digest })
-    report.tell({ type: 'artifact', name: artifact.name, size, digest })
-  }
+  const planned = await artifactsOf(input)
+  const artifacts = await withWorkers(undefined, (workers) => Promise.all(planned.map((one) => finished(one, output, workers))))
+  for (const { name, sizeBytes, sha256 } of artifacts) report.tell({ type: 'artifact', name, size: sizeBytes, digest: sha256 })
   const manifest = manifestOf(input, artifacts)
   const manifestName = `${name}.manifest.json`
   await writeFile(join(output, manifestName), formatManifest(manifest))
@@ -115,6 +110,12 @@ function planImage(recipe: Recipe, { usr, esp }: ImageParts): { plan: DiskPlan; 
     plan: planDisk(partitions, { seed, architecture, sectorSize }),
     sources: partitions.map((partition) => partition.source),
   }
+}
+
+async function finished({ content, ...artifact }: Planned, folder: string, workers: Workers): Promise<ManifestArtifact> {
+  const path = join(folder, artifact.name)
+  if (content !== undefined) await copyTo(path, content)
+  return { ...artifact, sizeBytes: (await stat(path)).size, sha256: await workers.run(HASH_FILE, path) }
 }
 
 async function copyTo(path: string, content: Content): Promise<void> {
