@@ -3,11 +3,11 @@
  * Swap `loadText` to take it from elsewhere; everything else works on what it returns.
  */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { unxzSync } from 'node-liblzma'
 import { indexPackages, openIndex } from '../../src/packages/deb/index.ts'
 import type { Suite } from '../../src/packages/deb/universe.ts'
-import { CACHE } from '../oracle.ts'
 
 export interface ArchiveSuite extends Suite {
   /** The text of its Packages file and of its InRelease. */
@@ -38,7 +38,7 @@ export async function loadArchive(): Promise<ArchiveSuite[]> {
 }
 
 async function loadText(suite: string, name: string, url: string, unpack: (bytes: Buffer) => Uint8Array): Promise<Uint8Array> {
-  const folder = join(CACHE, 'test-archive', suite)
+  const folder = join(process.env['BISQUE_TEST_ARCHIVE'] ?? join(tmpdir(), 'bisque-test-archive'), suite)
   const path = join(folder, name)
   if (!existsSync(path)) {
     const response = await fetch(url)

@@ -21,7 +21,7 @@ export async function checkSets(judge: Judge, sets: readonly (readonly DebPackag
     writeFileSync(join(judge.dir, 'sets', `${i}`), [...stanzas, whole].join('\n'))
   })
   const script = `for n in $(seq 0 ${sets.length - 1}); do
-    dose-debcheck --explain --failures --deb-native-arch=amd64 --checkonly=the-whole-set deb://$PWD/sets/$n > sets/$n.out 2>&1
+    dose-debcheck --explain --failures --deb-native-arch=amd64 --checkonly=the-whole-set:amd64 $PWD/sets/$n > sets/$n.out 2>&1
     echo $? > sets/$n.exit
   done`
   await judge.run(['sh', '-c', script])
