@@ -1,10 +1,11 @@
-/** The tools we are measured against: those of the tools tree that BISQUE_JUDGES names, run by its own loader, else the host's. */
+/** The tools we are measured against: those of the tools tree that `npm test` prepares, run by its own loader, else the host's. */
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { JUDGES } from '../test/oracle.ts'
 
 /** Milliseconds a peer takes; undefined where it is not installed. */
 export function timePeer(tool: string, args: readonly string[]): number | undefined {
-  const root = process.env['BISQUE_JUDGES'] ?? ''
+  const root = JUDGES ?? ''
   const path = ['usr/bin', 'usr/sbin'].map((dir) => `${root}/${dir}/${tool}`).find((candidate) => existsSync(candidate))
   if (path === undefined) return undefined
   const loader = `${root}/usr/lib64/ld-linux-x86-64.so.2`

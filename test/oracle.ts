@@ -20,29 +20,35 @@ export interface Verdict {
   stderr: string
 }
 
-/** The tree of judges; `npm test` prepares it. `undefined` where it was not. */
-export const JUDGES = process.env['BISQUE_JUDGES'] ?? (await existingToolsTree('judge', CACHE))
+/** The trees of judges, and of what a virtual machine takes; `npm test` prepares them. `undefined` where it did not. */
+export const JUDGES = await existingToolsTree('judge', CACHE)
+export const MACHINES = await existingToolsTree('vm', CACHE)
 
 /**
  * A test judged by the real tool of the field rather than by our own reader.
  * Skipped, visibly, where the tools tree is not there; REQUIRE_ORACLES=1 makes that a failure.
  */
 export function oracle(tool: string, name: string, body: (t: TestContext, judge: Judge) => void | Promise<void>): void {
-  const found = ['usr/bin', 'usr/sbin', 'usr/lib/systemd'].some((dir) => existsSync(`${JUDGES}/${dir}/${tool}`))
-  const skip = !found && !process.env['REQUIRE_ORACLES'] ? `${tool} is not there; npm test prepares the tools` : false
+  const tree = treeWith(tool)
+  const skip = tree === undefined && !process.env['REQUIRE_ORACLES'] ? `${tool} is not there; npm test prepares the tools` : false
   test(`[${tool}] ${name}`, { skip }, async (t) => {
-    if (!found) throw new Error(`${tool} is not in the tools tree ${JUDGES}`)
-    using judge = judgeIn()
+    if (tree === undefined) throw new Error(`${tool} is not in the tools tree ${JUDGES}`)
+    using judge = judgeIn(tree)
     await body(t, judge)
   })
 }
 
+const treeWith = (tool: string): string | undefined =>
+  [JUDGES, MACHINES].find((tree) =>
+    ['usr/bin', 'usr/sbin', 'usr/lib/systemd'].some((dir) => existsSync(`${tree}/${dir}/${tool}`)),
+  )
+
 /** A judge outside a test, for benchmarks: its folder is gone once it is disposed of. */
-export function judgeIn(): Judge & Disposable {
+export function judgeIn(tree = JUDGES!): Judge & Disposable {
   const dir = mkdtempSync(join(realpathSync(tmpdir()), 'bisque-judge-'))
   return {
     dir,
-    run: (argv, options = {}) => run(dir, argv, options),
+    run: (argv, options = {}) => run(tree, dir, argv, options),
     [Symbol.dispose]: () => rmSync(dir, { recursive: true, force: true }),
   }
 }
@@ -50,12 +56,13 @@ export function judgeIn(): Judge & Disposable {
 const TOOLS_PATH = '/usr/bin:/usr/sbin:/usr/lib/systemd'
 
 async function run(
+  tree: string,
   dir: string,
   argv: readonly string[],
   options: { allowFailure?: boolean; input?: string | Uint8Array },
 ): Promise<Verdict> {
   const sandbox = {
-    root: JUDGES!,
+    root: tree,
     tmpfs: ['/tmp', '/run', '/var/tmp'],
     binds: [{ source: dir, target: dir, writable: true }],
     workdir: dir,

@@ -8,6 +8,7 @@ const system = 'systemd systemd-sysv udev dbus login passwd kmod util-linux proc
 export default defineRecipe({
   imageId: 'Minimal',
   imageVersion: '1',
+  hostname: 'minimal',
   release: 'trixie',
   packages: `${boot} ${system}`.split(' '),
   kernelCommandLine: ['console=ttyS0'],

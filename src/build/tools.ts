@@ -23,7 +23,7 @@ const TOOLS = {
   judge: [
     'apt', 'apt-utils', 'attr', 'binutils', 'cpio', 'cryptsetup-bin', 'dose-distcheck', 'dosfstools', 'dpkg-dev', 'e2fsprogs',
     'efitools', 'erofs-utils', 'fdisk', 'gdisk', 'gnupg', 'gpgv', 'initramfs-tools-core', 'jq', 'kmod', 'libarchive-tools',
-    'libcap2-bin', 'mkosi', 'mtools', 'openssl', 'osslsigncode', 'python3-virt-firmware', 'sbsigntool', 'squashfs-tools',
+    'libcap2-bin', 'mkosi', 'mtools', 'openssl', 'osslsigncode', 'ovmf', 'python3-virt-firmware', 'qemu-utils', 'sbsigntool', 'squashfs-tools',
     'systemd', 'systemd-boot', 'systemd-boot-efi', 'systemd-container', 'systemd-repart', 'systemd-ukify', 'xz-utils', 'zstd',
   ],
 } as const

@@ -90,7 +90,7 @@ test('--json ends with the result, or with the fault', async (t) => {
   assert.deepEqual([usage.type, usage.code], ['fault', 'usage'])
 
   await bisque(['init', directory])
-  const summary = await bisque(['summary', directory, '--json'])
+  const summary = await bisque(['summary', directory, '--json', '--set', 'RootPassword=soup'])
   const result = JSON.parse(summary.out.trimEnd().split('\n').at(-1)!)
   assert.deepEqual([result.type, result.verb], ['result', 'summary'])
   assert.equal(result.settings.Release.value, 'trixie')

@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import { oracle } from '../../test/oracle.ts'
+import { JUDGES, oracle } from '../../test/oracle.ts'
 import { Fault } from '../base/fault.ts'
 import { Report } from '../base/report.ts'
 import { decodeErofs, type Erofs } from '../formats/erofs-decode.ts'
@@ -387,7 +387,7 @@ for (const options of [
 }
 
 oracle('mkfs.erofs', 'the image of /usr/lib/systemd is at most 5 % larger than that of mkfs.erofs', async (_t, judge) => {
-  const source = join(process.env['BISQUE_JUDGES'] ?? '', 'usr/lib/systemd')
+  const source = join(JUDGES ?? '', 'usr/lib/systemd')
   const entries: [string, Inode][] = []
   for (const found of readdirSync(source, { recursive: true, withFileTypes: true })) {
     const path = join(found.parentPath, found.name)

@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { JUDGES, oracle } from '../../test/oracle.ts'
+import { MACHINES, oracle } from '../../test/oracle.ts'
 import { readFirmwareKeys } from './firmware.ts'
 import { startVm, type VmOptions } from './vm.ts'
 
-const toolsTree = JUDGES ?? ''
+const toolsTree = MACHINES ?? ''
 
 /** A folder for temporary files of these tests alone, so that what is left behind can be seen. */
 const scratch = mkdtempSync(join(tmpdir(), 'bisque-'))

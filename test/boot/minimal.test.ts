@@ -15,9 +15,9 @@ import { sha256 } from '../../src/base/digest.ts'
 import { findImage } from '../../src/cli/vm.ts'
 import { readFirmwareKeys } from '../../src/vm/firmware.ts'
 import { startVm, type Vm } from '../../src/vm/vm.ts'
-import { JUDGES } from '../oracle.ts'
+import { MACHINES } from '../oracle.ts'
 
-const toolsTree = JUDGES ?? ''
+const toolsTree = MACHINES ?? ''
 const found = existsSync(join(toolsTree, 'usr/bin/qemu-system-x86_64'))
 const skip = !found && !process.env['REQUIRE_ORACLES'] ? 'qemu-system-x86_64 is not installed' : false
 

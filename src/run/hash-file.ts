@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { closeSync, openSync, readSync } from 'node:fs'
 import type { Sha256 } from '../base/digest.ts'
-import { taskOf } from '../run/workers.ts'
+import { taskOf } from './workers.ts'
 
 const CHUNK = 1 << 20
 
