@@ -120,7 +120,7 @@ export function diffLocks(before: Lock, after: Lock): LockChange[] {
     const now = new Map(after[group].map((p) => [keyOf(p), p]))
     for (const p of [...new Map([...old, ...now]).values()].sort(byName)) {
       const [from, to] = [old.get(keyOf(p)), now.get(keyOf(p))]
-      if (from && to && from.version === to.version && from.sha256 === to.sha256 && from.filename === to.filename) continue
+      if (from && to && from.version === to.version && from.sha256 === to.sha256) continue
       const versions = { ...(from ? { from: from.version } : {}), ...(to ? { to: to.version } : {}) }
       changes.push({ group, name: p.name, architecture: p.architecture, ...versions })
     }

@@ -1,9 +1,10 @@
+import { relative } from 'node:path'
 import { merge, object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
 import { multiple } from '@optique/core/modifiers'
 import { argument, command, constant } from '@optique/core/primitives'
 import { string } from '@optique/core/valueparser'
-import type { LockChange } from '../../packages/lock.ts'
+import { formatLockChange, type LockChange } from '../../packages/lock.ts'
 import { examples, offlineOption, recipeOptions, toggle } from '../options.ts'
 import { openEnv, type Run } from '../session.ts'
 
@@ -57,8 +58,21 @@ export const run: Run<LockVerbOptions> = async (options, session) => {
   const { path, lock, changes, written } = await lockRecipe(recipe, update === undefined ? {} : { update }, env)
   const counts = { image: lock.image.length, initrd: lock.initrd.length, tools: lock.tools.length }
   const pins = `${counts.image} packages for the image, ${counts.initrd} for the initrd, ${counts.tools} for tools`
-  const text = [...changes.map(changeLine), `${written ? 'Wrote' : 'Nothing to change in'} ${path}: ${pins}`].join('\n')
+  const text = [...changeLines(changes), `${written ? 'Wrote' : 'Nothing to change in'} ${shown(path)}: ${pins}`].join('\n')
   return { result: { path, written, counts, changes }, text }
 }
 
-const changeLine = ({ group, name, from, to }: LockChange): string => `  ${group} ${name} ${from ?? '(new)'} → ${to ?? '(gone)'}`
+function changeLines(changes: readonly LockChange[]): string[] {
+  const lines: string[] = []
+  for (const [i, change] of changes.entries()) {
+    if (change.group !== changes[i - 1]?.group) lines.push(`${change.group}:`)
+    lines.push(`  ${formatLockChange(change)}`)
+  }
+  return lines
+}
+
+/** A path as short as it gets from where the user stands. */
+const shown = (path: string): string => {
+  const short = relative(process.cwd(), path)
+  return short.startsWith('..') ? path : short
+}
