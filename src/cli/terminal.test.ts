@@ -41,27 +41,31 @@ test('elsewhere than on a terminal there is one plain line for each step that en
   for (const event of EVENTS) view.show(event)
   view.stop()
   const lines = out.text().split('\n')
-  assert.equal(lines[0], '    ! mirror�]0;title� is slow')
-  assert.match(lines[1]!, /^ {2}✓ Fetch packages +4\.0 KiB +3\.4 s$/)
-  assert.match(lines[2]!, /^ {2}✗ Sign UKI +2 ms$/)
-  assert.equal(lines[3], '  → Minimal.raw  1.0 MiB')
+  assert.equal(lines[0], '! mirror�]0;title� is slow')
+  assert.match(lines[1]!, /^✓ Build Minimal › Fetch packages +4\.0 KiB +3\.4 s$/)
+  assert.match(lines[2]!, /^✗ Build Minimal › Sign UKI +2 ms$/)
+  assert.equal(lines[3], '→ Minimal.raw  1.0 MiB')
   assert.match(lines[4]!, /^✓ Build Minimal +2:05 min$/)
   assert.doesNotMatch(out.text(), /\x1b/)
 })
 
-test('on a terminal running steps stand below what ended, in place, and the cursor comes back', async () => {
+test('on a terminal what ended stays below what runs, then stays for good, and the cursor comes back', async () => {
   const out = screen({ isTTY: true, columns: 60, rows: 20 })
   const view = openTerminal(out, { color: false })
   for (const event of EVENTS.slice(0, 6)) view.show(event)
   await new Promise((resolve) => setTimeout(resolve, 200))
   const shown = screenOf(out.text())
+  assert.match(shown[0]!, /^\S Build Minimal +\d+ ms$/)
   assert.match(shown[1]!, /^ {2}✓ Fetch packages +4\.0 KiB +3\.4 s$/)
-  assert.match(shown[2]!, /^\S Build Minimal +\d+ ms$/)
+  assert.equal(shown[2], '    ! mirror�]0;title� is slow')
   assert.ok(out.writes.length >= 2 && out.writes.length <= 4, `${out.writes.length} writes`)
   for (const event of EVENTS.slice(6)) view.show(event)
   view.stop()
   const last = screenOf(out.text())
-  assert.match(last[4]!, /^✓ Build Minimal/)
+  assert.deepEqual(
+    last.map((line) => line.trim().split(/ {2,}/)[0]),
+    ['✓ Build Minimal', '✓ Fetch packages', '! mirror�]0;title� is slow', '✗ Sign UKI', '→ Minimal.raw', ''],
+  )
   assert.equal(last.length, 6)
   assert.ok(out.text().endsWith('\x1b[?25h'))
   const written = out.writes.length

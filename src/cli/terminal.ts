@@ -1,8 +1,8 @@
 /**
- * The live view of a Report: one line per step, with its time, printed when the step ends; steps of a step are indented.
+ * The live view of a Report: one line per step, with its time; steps of a step stand indented below it.
  *
- * On a terminal the running steps are shown below what has ended, redrawn in place at most every 80 ms and in one write.
- * Elsewhere there are only plain lines.
+ * On a terminal what runs is shown with the steps it has ended, redrawn in place at most every 80 ms and in one write;
+ * once it ends as a whole, it stays. Elsewhere there is a plain line for each step as it ends, with the steps it is part of.
  */
 import type { Event } from '../base/report.ts'
 import { formatSize } from '../base/size.ts'
@@ -26,6 +26,8 @@ interface Step {
   parent: number
   depth: number
   startedMs: number
+  /** Its final line, once it has ended or where it is a fact. */
+  line?: string
   progress?: { done: number; total: number | undefined; unit: 'bytes' | 'files' | 'packages'; firstMs: number; first: number }
 }
 
@@ -43,6 +45,7 @@ export function openTerminal(
   let ended: string[] = []
   let drawn = 0
   let frame = 0
+  let facts = 0
   let timer: NodeJS.Timeout | undefined
 
   const width = (): number => (live ? Math.max(20, Math.min(screen.columns ?? 80, 110) - 1) : PLAIN_WIDTH)
@@ -52,7 +55,7 @@ export function openTerminal(
     const rows = Math.max(1, (screen.rows ?? 24) - 2)
     const running = inTreeOrder(steps)
       .slice(-rows)
-      .map((step) => runningLine(step))
+      .map((step) => step.line ?? runningLine(step))
     const lines = [...ended, ...running].map((line) => `${line}\x1b[K\n`)
     screen.write(`${erase()}\x1b[?25l${lines.join('')}\x1b[J`)
     ended = []
@@ -68,6 +71,35 @@ export function openTerminal(
   function print(line: string): void {
     if (!live) screen.write(`${line}\n`)
     else ended.push(line)
+  }
+
+  /** Keeps a line below the step it belongs to until that is over; without one, or on no terminal, it is printed at once. */
+  function keep(parent: number, line: string): void {
+    if (live && steps.has(parent)) steps.set(--facts, { name: '', parent, depth: 0, startedMs: 0, line })
+    else print(line)
+  }
+
+  function end(id: number, step: Step, event: Extract<Event, { type: 'end' }>): void {
+    if (!live) {
+      const name = [...ancestors(step), step.name].join(' › ')
+      print(endedLine({ ...step, name, depth: 0 }, event, width(), paint))
+      steps.delete(id)
+      return
+    }
+    step.line = endedLine(step, event, width(), paint)
+    if (steps.has(step.parent)) return
+    for (const below of inTreeOrder(steps, step.parent, id)) if (below.line !== undefined) print(below.line)
+    forget(id)
+  }
+
+  function ancestors(step: Step): string[] {
+    const parent = steps.get(step.parent)
+    return parent === undefined ? [] : [...ancestors(parent), parent.name]
+  }
+
+  function forget(id: number): void {
+    steps.delete(id)
+    for (const [child, step] of steps) if (step.parent === id) forget(child)
   }
 
   function schedule(): void {
@@ -99,11 +131,10 @@ export function openTerminal(
           }
       } else if (event.type === 'end') {
         const step = steps.get(event.step)
-        steps.delete(event.step)
-        if (step) print(endedLine(step, event, width(), paint))
+        if (step) end(event.step, step, event)
       } else {
-        const depth = (steps.get(event.step)?.depth ?? -1) + 1
-        for (const line of factLines(event, depth, paint)) print(line)
+        const depth = live ? (steps.get(event.step)?.depth ?? -1) + 1 : 0
+        for (const line of factLines(event, depth, paint)) keep(event.step, line)
       }
       schedule()
     },
@@ -119,11 +150,14 @@ export function openTerminal(
   }
 }
 
-/** Children below their parent, each group in order of its start. */
-function inTreeOrder(steps: ReadonlyMap<number, Step>): Step[] {
-  const children = Map.groupBy(steps, ([, { parent }]) => (steps.has(parent) ? parent : 0))
-  const below = (parent: number): Step[] => (children.get(parent) ?? []).flatMap(([id, step]) => [step, ...below(id)])
-  return below(0)
+/** Children below their parent, each group in order of its start; of one child of the top where `only` names it. */
+function inTreeOrder(steps: ReadonlyMap<number, Step>, top = 0, only?: number): Step[] {
+  const children = Map.groupBy(steps, ([, { parent }]) => (steps.has(parent) ? parent : top))
+  const below = (parent: number): Step[] =>
+    (children.get(parent) ?? []).flatMap(([id, step]) =>
+      parent === top && only !== undefined && id !== only ? [] : [step, ...below(id)],
+    )
+  return below(top)
 }
 
 type Paint = (code: number, text: string) => string
