@@ -11,5 +11,5 @@ export default defineRecipe({
   hostname: 'minimal',
   release: 'trixie',
   packages: `${boot} ${system}`.split(' '),
-  kernelCommandLine: ['console=ttyS0'],
+  kernelCommandLine: ['console=ttyS0', 'loglevel=4'],
 })

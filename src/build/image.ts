@@ -23,7 +23,7 @@ import type { Settings } from '../recipe/schema.ts'
 import { withWorkers } from '../run/workers.ts'
 import { signRootHash } from '../signing/root-hash.ts'
 import { makeEnrolment } from '../signing/secure-boot.ts'
-import { readContent, readText } from '../tree/content.ts'
+import { madeFile, readContent, readText } from '../tree/content.ts'
 import { type Content, subtree, type Tree } from '../tree/tree.ts'
 import type { Signing } from './keys.ts'
 
@@ -159,10 +159,10 @@ async function packInitrds(input: ImageInput, system: Tree, kernel: string): Pro
   const selected = settings.kernelModulesInitrd
     ? await selectModules(system, { kernel, architecture: settings.architecture, modules: settings.kernelInitrdModules })
     : undefined
-  const base = clampTimes(
-    initrdTree(input.initrd, { epoch, extra: usrSignatureUnit({ architecture: settings.architecture, epoch }) }),
-    epoch,
-  )
+  const extra = new Map(usrSignatureUnit({ architecture: settings.architecture, epoch }))
+  // The name that is set first stays: the initrd's PID 1 sets it long before /etc is in place.
+  if (settings.hostname !== undefined) extra.set('etc/hostname', madeFile(`${settings.hostname}\n`, epoch))
+  const base = clampTimes(initrdTree(input.initrd, { epoch, extra }), epoch)
   const modules = selected && clampTimes(selected.tree, epoch)
   const [baseBytes, modulesBytes] = await withWorkers(undefined, (workers) =>
     Promise.all([makeInitrd(base, { compression: 'zstd', workers }), modules && makeModulesInitrd(modules, { workers })]),

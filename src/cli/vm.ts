@@ -29,8 +29,10 @@ export async function runVm(options: VmOptions, session: Session): Promise<Outco
       ...(options.memoryBytes === undefined ? {} : { memoryBytes: options.memoryBytes }),
       ...(options.cpus === undefined ? {} : { cpus: options.cpus }),
       ...(options.keep ? { keep: `${image.replace(/\.raw$/, '')}.vm` } : {}),
-      // Nobody is there to answer the questions of a first boot.
-      ...(interactive ? {} : { kernelCommandLine: 'systemd.firstboot=no' }),
+      // Who starts a machine owns it: root's console needs no password. Without a console, nobody answers a first boot's questions.
+      ...(interactive
+        ? { credentials: { 'agetty.autologin': 'root', 'login.noauth': 'yes' } }
+        : { kernelCommandLine: 'systemd.firstboot=no' }),
     }),
   )
   try {
