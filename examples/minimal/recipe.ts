@@ -2,6 +2,8 @@ import { defineRecipe } from 'bisque'
 
 // What it takes to boot a virtual machine, set up its disk, and log in on the console.
 const boot = 'linux-image-cloud-amd64 systemd-boot systemd-boot-efi systemd-repart systemd-cryptsetup cryptsetup-bin'
+// With these, systemd measures each phase of the boot into the TPM.
+const tpm = 'libtss2-esys-3.0.2-0t64 libtss2-rc0t64 libtss2-tcti-device0t64'
 const system = 'systemd systemd-sysv udev dbus login passwd kmod util-linux procps less libpam-systemd libnss-systemd'
 
 // Debian 13 with a console, in an image whose /usr is signed and cannot be changed. `bisque build` bakes it.
@@ -10,6 +12,6 @@ export default defineRecipe({
   imageVersion: '1',
   hostname: 'minimal',
   release: 'trixie',
-  packages: `${boot} ${system}`.split(' '),
+  packages: `${boot} ${tpm} ${system}`.split(' '),
   kernelCommandLine: ['console=ttyS0', 'loglevel=4'],
 })

@@ -1,25 +1,23 @@
 /**
  * The baked example, booted: the chain of trust as firmware, kernel and systemd see it.
  *
- * `BISQUE_BOOT_IMAGE` names an image to boot instead of the example's, which is baked first where it is missing.
+ * `BISQUE_BOOT_IMAGE` names an image to boot instead of the example's that `test/prepare.ts` baked.
  * One machine starts in setup mode and is asked everything; a second one shows that no two are the same.
  */
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { promisify } from 'node:util'
 import { sha256 } from '../../src/base/digest.ts'
-import { findImage } from '../../src/cli/vm.ts'
 import { readFirmwareKeys } from '../../src/vm/firmware.ts'
 import { startVm, type Vm } from '../../src/vm/vm.ts'
+import { baked, bakedManifest, notBaked } from '../baked.ts'
 import { MACHINES } from '../oracle.ts'
 
 const toolsTree = MACHINES ?? ''
 const found = existsSync(join(toolsTree, 'usr/bin/qemu-system-x86_64'))
-const skip = !found && !process.env['REQUIRE_ORACLES'] ? 'qemu-system-x86_64 is not installed' : false
+const skip = !found && !process.env['REQUIRE_ORACLES'] ? 'qemu-system-x86_64 is not installed' : notBaked
 
 /** Plenty: QEMU translates every instruction, and other tests run at the same time. */
 const BOOT_MS = 600_000
@@ -36,7 +34,7 @@ describe('[qemu-system-x86_64] examples/minimal', { skip }, () => {
   let vm: Vm
 
   before(async () => {
-    image = process.env['BISQUE_BOOT_IMAGE'] ?? (await bakedImage())
+    image = process.env['BISQUE_BOOT_IMAGE'] ?? baked('.raw')
     digest = sha256(readFileSync(image))
     assert.deepEqual(await startsInSetupMode(), true)
     vm = await startVm({ ...options, image })
@@ -80,6 +78,13 @@ describe('[qemu-system-x86_64] examples/minimal', { skip }, () => {
       await output('veritysetup status usr 2>&1 || dmsetup table usr'),
       /verified \(with signature\)|root_hash_sig_key_desc/,
     )
+  })
+
+  test('has in PCR 11 what the manifest foretold, phase by phase', {
+    skip: process.env['BISQUE_BOOT_IMAGE'] !== undefined,
+  }, async () => {
+    const foretold = bakedManifest().pcr11['enter-initrd:leave-initrd:sysinit:ready']?.sha256
+    assert.equal((await output('cat /sys/class/tpm/tpm0/pcr-sha256/11')).toLowerCase(), foretold)
   })
 
   test('has a /usr nobody can write to', async () => {
@@ -128,14 +133,3 @@ describe('[qemu-system-x86_64] examples/minimal', { skip }, () => {
     assert.notEqual(output.trim(), machineId)
   })
 })
-
-/** The example's image, baked where it has not been yet. */
-async function bakedImage(): Promise<string> {
-  const root = join(import.meta.dirname, '../..')
-  const example = join(root, 'examples/minimal')
-  const out = join(example, 'out')
-  const image = () => findImage(out).catch(() => undefined)
-  if (!(await image()))
-    await promisify(execFile)(process.execPath, [join(root, 'src/main.ts'), 'build', example], { maxBuffer: 64 << 20 })
-  return findImage(out)
-}
