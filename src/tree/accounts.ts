@@ -72,17 +72,22 @@ export function declaredAccounts(sysusers: string): Set<string> {
   return found
 }
 
-/** A sysusers.d file with every number it left to the machine (`-`) replaced by the one the tree was built with. */
+/**
+ * A sysusers.d file with every number it left to the machine (`-`) replaced by the one the tree was built with.
+ * A user whose group has another number than itself needs that group declared: `u` would make one of its own number.
+ */
 export function pinAccounts(sysusers: string, users: readonly User[], groups: readonly Group[]): string {
-  const uid = new Map(users.map((user) => [user.name, user]))
-  const gid = new Map(groups.map((group) => [group.name, group.gid]))
+  const userOf = new Map(users.map((user) => [user.name, user]))
+  const gidOf = new Map(groups.map((group) => [group.name, group.gid]))
   return sysusers.replace(/^([ \t]*)(u!?|g)([ \t]+)(\S+)([ \t]+)-(?=\s|$)/gm, (line, indent, type, gap, name, gap2) => {
-    const user = uid.get(name)
-    const number =
-      type === 'g'
-        ? gid.get(name)
-        : user && (gid.get(name) === user.uid && user.gid === user.uid ? user.uid : `${user.uid}:${user.gid}`)
-    return number === undefined ? line : `${indent}${type}${gap}${name}${gap2}${number}`
+    const row = (type: string, number: number | string) => `${indent}${type}${gap}${name}${gap2}${number}`
+    const gid = gidOf.get(name)
+    if (type === 'g') return gid === undefined ? line : row('g', gid)
+    const user = userOf.get(name)
+    if (user === undefined) return line
+    if (user.gid === user.uid && gid === user.uid) return row(type, user.uid)
+    const pinned = row(type, `${user.uid}:${user.gid}`)
+    return gid === user.gid ? `${row('g', gid)}\n${pinned}` : pinned
   })
 }
 
