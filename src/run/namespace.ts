@@ -171,7 +171,8 @@ const OUTER = 'exec 4>&2 2>&3; exec "$@"'
  * Having been mapped, the shell gets its rights with its next program; the wish to die with the parent is stated anew.
  * What is made inside becomes part of an image: its modes must not follow the caller's umask.
  */
-const INNER = 'umask 022; echo ready >&3; read -r go <&3; [ "$go" = go ] || exit 1; exec setpriv --pdeathsig KILL -- "$@" 2>&4 3>&- 4>&-'
+const INNER =
+  'umask 022; echo ready >&3; read -r go <&3; [ "$go" = go ] || exit 1; exec setpriv --pdeathsig KILL -- "$@" 2>&4 3>&- 4>&-'
 
 async function passingSignals(child: ChildProcess, ended: Promise<number>): Promise<number> {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGWINCH'] as const

@@ -88,7 +88,7 @@ function sandboxed(sandbox: Sandbox, argv: readonly string[]): string[] {
   const isRoot = process.getuid?.() === 0
   const tmpfs = (sandbox.tmpfs ?? []).map((target) => inside(root, target))
   const fresh = ['/proc', '/dev', ...tmpfs.map((path) => path.slice(root.length))]
-  for (const target of ['/proc', '/dev']) makeDirectoryInside(root, target)
+  for (const target of ['/proc', '/dev', ...(sandbox.tmpfs ?? [])]) makeDirectoryInside(root, target)
   return [
     ...['unshare', ...(isRoot ? [] : ['--user', '--map-root-user']), '--mount', '--propagation', 'private'],
     ...['--pid', '--fork', '--kill-child', '--ipc', '--uts', ...(sandbox.network ? [] : ['--net'])],
@@ -100,7 +100,7 @@ function sandboxed(sandbox: Sandbox, argv: readonly string[]): string[] {
     ...['host', sandbox.hostname ?? 'localhost', '--'],
     ...environment(sandbox.env),
     ...['chroot', '.'],
-    ...(sandbox.workdir ? ['/bin/sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', sandbox.workdir] : []),
+    ...(sandbox.workdir ? ['/bin/sh', '-c', 'cd "$1" && shift && unset OLDPWD && exec "$@"', 'sh', sandbox.workdir] : []),
     ...argv,
   ]
 }
