@@ -116,9 +116,29 @@ oracle('dpkg-query', 'dpkg-query reads the status file we wrote', async (_, judg
   assert.equal(stdout, 'foo|1:2-3|a, b (>= 2)|a test\n with a long text\n .\n   and a list')
 })
 
-oracle('dpkg-query', 'parseStanzas() reads the status file of a whole system', async (_, judge) => {
-  const status = await judge.run(['cat', '/var/lib/dpkg/status'])
-  const listed = await judge.run(['dpkg-query', '-W', '-f', `${show('Package')} ${show('Version')}\n`])
-  const ours = parseStanzas(status.stdout, 'status').map((s) => `${s.get('Package')} ${s.get('Version')}`)
+oracle('dpkg-query', 'parseStanzas() reads the database that dpkg itself wrote', async (_, judge) => {
+  const root = `${judge.dir}/root`
+  const build =
+    'mkdir -p p/DEBIAN root/var/lib/dpkg/info root/var/lib/dpkg/updates; touch root/var/lib/dpkg/status; cd p; cat >DEBIAN/control'
+  for (const name of ['soup', 'stock']) {
+    const control = `Package: ${name}\nVersion: 1:2~rc1-${name.length}\nArchitecture: all\nMaintainer: A Cook <cook@example.org>\nDescription: ${name}\n Long text,\n .\n after a blank line.\n`
+    await judge.run(['sh', '-c', `cd ${judge.dir}; ${build}`], { input: control })
+    await judge.run([
+      'sh',
+      '-c',
+      `cd ${judge.dir}; dpkg-deb --build p ${name}.deb && dpkg --root=${root} --force-not-root --force-script-chrootless --log=/dev/null --unpack ${name}.deb`,
+    ])
+  }
+  const listed = await judge.run([
+    'dpkg-query',
+    `--admindir=${root}/var/lib/dpkg`,
+    '-W',
+    '-f',
+    `${show('Package')} ${show('Version')}\n`,
+  ])
+  const ours = parseStanzas((await judge.run(['cat', `${root}/var/lib/dpkg/status`])).stdout, 'status').map(
+    (s) => `${s.get('Package')} ${s.get('Version')}`,
+  )
+  assert.equal(ours.length, 2)
   assert.deepEqual(ours.sort(), listed.stdout.trim().split('\n').sort())
 })

@@ -38,7 +38,7 @@ test('run() stops a program that takes or prints too much', async () => {
 })
 
 test('start() hands out a program that kill() ends, with all it started', async () => {
-  const running = start(['sh', '-c', 'sleep 300 & echo $!; trap "" TERM; wait; sleep 300'])
+  const running = start(['sh', '-c', 'trap "" TERM; sleep 300 & echo $!; wait; sleep 300'])
   const pid = Number(await new Promise((resolve) => running.stdout.once('data', resolve)))
   assert.equal(await running.kill(200), 137)
   await sleep(100)
