@@ -94,6 +94,7 @@ test('a sandbox leaves no process when the one who started it is killed', { time
     startInSandbox(${JSON.stringify(sandbox)}, ['sh', '-c', 'setsid sleep 31536001 & setsid sleep 31536001']); console.log('on'); setInterval(() => {}, 1000)`
   const outer = start([process.execPath, '--input-type=module', '-e', script])
   t.after(() => outer.kill(0))
+  t.after(() => outer.kill(0))
   await new Promise((resolve) => outer.stdout.once('data', resolve))
   for (let i = 0; i < 250 && sleepers().length < 2; i++) await sleep(20)
   assert.equal(sleepers().length, 2, dir)
@@ -106,9 +107,11 @@ test('a sandbox leaves no process when the one who started it is killed', { time
 test('kill() of a sandboxed program lets it end by itself, then insists', { timeout: 60_000 }, async (t) => {
   const sandbox = world(t)
   const polite = startInSandbox(sandbox, ['sh', '-c', 'trap "exit 5" TERM; echo on; while :; do sleep 0.05; done'])
+  t.after(() => polite.kill(0))
   await new Promise((resolve) => polite.stdout.once('data', resolve))
   assert.equal(await polite.kill(5000), 5)
   const deaf = startInSandbox(sandbox, ['sh', '-c', 'trap "" TERM; echo on; while :; do sleep 0.05; done'])
+  t.after(() => deaf.kill(0))
   await new Promise((resolve) => deaf.stdout.once('data', resolve))
   assert.ok((await deaf.kill(100)) > 128)
 })
