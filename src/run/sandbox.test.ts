@@ -94,7 +94,6 @@ test('a sandbox leaves no process when the one who started it is killed', { time
     startInSandbox(${JSON.stringify(sandbox)}, ['sh', '-c', 'setsid sleep 31536001 & setsid sleep 31536001']); console.log('on'); setInterval(() => {}, 1000)`
   const outer = start([process.execPath, '--input-type=module', '-e', script])
   t.after(() => outer.kill(0))
-  t.after(() => outer.kill(0))
   await new Promise((resolve) => outer.stdout.once('data', resolve))
   for (let i = 0; i < 250 && sleepers().length < 2; i++) await sleep(20)
   assert.equal(sleepers().length, 2, dir)
