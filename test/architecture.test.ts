@@ -16,7 +16,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   image:    ['formats', 'run', 'store', 'tree', 'signing'],
   publish:  ['formats', 'run', 'store', 'tree', 'signing'],
   update:   ['formats', 'run', 'store', 'tree', 'signing'],
-  verify:   ['formats', 'run', 'store', 'tree', 'signing'],
+  verify:   ['formats', 'run', 'store', 'tree', 'signing', 'image'], // hashes blocks as `image` does
   vm:       ['formats', 'run', 'store', 'tree', 'signing'],
   build:    ['formats', 'run', 'store', 'tree', 'signing', 'recipe', 'packages', 'image', 'publish', 'update', 'verify', 'vm'],
   cli:      ['build', 'formats', 'run', 'store', 'tree', 'signing', 'recipe', 'packages', 'image', 'publish', 'update', 'verify', 'vm'],

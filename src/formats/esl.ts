@@ -120,11 +120,14 @@ export interface VariableUpdate {
 }
 
 /** What is to be signed for a variable's update. */
-export function prepareVariableUpdate(update: VariableUpdate): PreparedSignature {
+export const prepareVariableUpdate = (update: VariableUpdate): PreparedSignature => prepareDetached(signedVariableBytes(update))
+
+/** The bytes that a variable's update is a signature of. */
+export function signedVariableBytes(update: VariableUpdate): Uint8Array {
   const attributes = new Uint8Array(4)
   attributes[0] = VARIABLE_ATTRIBUTES | (update.append ? APPEND_WRITE : 0)
   const name = Buffer.from(update.name, 'utf16le')
-  return prepareDetached(Buffer.concat([name, encodeGuid(update.vendor), attributes, encodeEfiTime(update.time), update.payload]))
+  return Buffer.concat([name, encodeGuid(update.vendor), attributes, encodeEfiTime(update.time), update.payload])
 }
 
 /** The `.auth` file: time, signature, payload. */

@@ -202,9 +202,9 @@ export interface Fat {
   entries: FatEntry[]
 }
 
-/** Decodes everything but the files' content, which `readFat` or the extents give. */
-export function decodeFat(read: ReadAt): Fat {
-  const volume = decodeVolume(read)
+/** Decodes everything but the files' content, which `readFat` or the extents give. `deviceBytes`: the most it may take. */
+export function decodeFat(read: ReadAt, deviceBytes = Number.POSITIVE_INFINITY): Fat {
+  const volume = decodeVolume(read, deviceBytes)
   const chains = chainsOf(volume, read)
   const entries: FatEntry[] = []
   const visit = (bytes: Uint8Array, path: string, depth: number): void => {
@@ -508,7 +508,7 @@ function readFully(read: ReadAt, offset: number, sizeBytes: number, what: string
 
 type DecodedVolume = ReturnType<typeof decodeVolume>
 
-function decodeVolume(read: ReadAt) {
+function decodeVolume(read: ReadAt, deviceBytes: number) {
   const sector = readFully(read, 0, 512, 'FAT boot sector')
   const boot = bootSector.decode(sector)
   const refuse = (why: string) => new Fault('format', `Cannot read FAT boot sector: ${why}`)
@@ -524,6 +524,8 @@ function decodeVolume(read: ReadAt) {
   const small = bootSector16.decode(sector, bootSector.size)
   const tableSectors = rest ? rest.tableSectors : boot.tableSectors16
   const sectors = boot.sectors16 || boot.sectors32
+  if (sectors * boot.sectorSize > deviceBytes)
+    throw refuse(`it says ${sectors * boot.sectorSize} bytes, its device has ${deviceBytes}`)
   const rootSectors = Math.ceil((boot.rootEntries * ENTRY) / boot.sectorSize)
   const rootStart = boot.reservedSectors + boot.tables * tableSectors
   const dataStart = rootStart + rootSectors

@@ -29,7 +29,7 @@ export async function writeVerity(
   try {
     writeAll(fd, superblock, 0)
     let digests = await withWorkers(threadsFor(dataBytes, options.workers), (workers) =>
-      hashFile(workers, dataPath, dataBlocks, salt),
+      hashFile(workers, { path: dataPath, offset: 0 }, dataBlocks, salt),
     )
     for (const level of levels) {
       const bytes = new Uint8Array(level.blocks * VERITY_BLOCK)
@@ -46,48 +46,55 @@ export async function writeVerity(
   }
 }
 
+/** The bytes of a device: a file, or a part of a disk image. */
+export type Device = string | { path: string; offset: number; sizeBytes: number }
+
 /**
  * Checks every block of the data and of the tree against the root hash. A Fault names what is wrong: the first
  * blocks that differ and how many there are.
  */
 export async function verifyVerity(
-  dataPath: string,
-  hashPath: string,
+  dataDevice: Device,
+  hashDevice: Device,
   rootHash: string,
   options: { workers?: Workers | number | undefined } = {},
 ): Promise<void> {
   verityPartitionUuids(rootHash) // refuses what is no root hash
-  const { salt, dataBlocks } = decodeVerity(readAt(hashPath, 0, 512))
-  const dataBytes = sizeOf(dataPath)
+  const data = extentOf(dataDevice)
+  const hash = extentOf(hashDevice)
+  const readTree = (offset: number, sizeBytes: number) => readAt(hash.path, hash.offset + offset, sizeBytes)
+  const { salt, dataBlocks } = decodeVerity(readTree(0, 512))
   const tree = verityTree(dataBlocks)
-  if (dataBytes < dataBlocks * VERITY_BLOCK)
+  if (data.sizeBytes < dataBlocks * VERITY_BLOCK)
     throw new Fault(
       'integrity',
-      `Cannot trust ${dataPath}: it has ${dataBytes} bytes, its verity superblock says ${dataBlocks * VERITY_BLOCK}`,
+      `Cannot trust ${data.path}: it has ${data.sizeBytes} bytes, its verity superblock says ${dataBlocks * VERITY_BLOCK}`,
     )
-  const hashBytes = sizeOf(hashPath)
-  if (hashBytes < tree.blocks * VERITY_BLOCK)
+  if (hash.sizeBytes < tree.blocks * VERITY_BLOCK)
     throw new Fault(
       'integrity',
-      `Cannot trust ${hashPath}: it has ${hashBytes} bytes, its tree needs ${tree.blocks * VERITY_BLOCK}`,
+      `Cannot trust ${hash.path}: it has ${hash.sizeBytes} bytes, its tree needs ${tree.blocks * VERITY_BLOCK}`,
     )
 
   let expected: Uint8Array = Buffer.from(rootHash, 'hex')
   for (const [n, level] of [...tree.levels.entries()].reverse()) {
-    const bytes = readAt(hashPath, level.startBlock * VERITY_BLOCK, level.blocks * VERITY_BLOCK)
+    const bytes = readTree(level.startBlock * VERITY_BLOCK, level.blocks * VERITY_BLOCK)
     const what =
-      n === tree.levels.length - 1 ? `root hash ${rootHash} does not match ${hashPath}` : `level ${n} of its hash tree is wrong`
-    compare(dataPath, hashBlocks(bytes, salt), expected, what)
+      n === tree.levels.length - 1 ? `root hash ${rootHash} does not match ${hash.path}` : `level ${n} of its hash tree is wrong`
+    compare(data.path, hashBlocks(bytes, salt), expected, what)
     const digests = (n === 0 ? dataBlocks : tree.levels[n - 1]!.blocks) * DIGEST
     if (bytes.subarray(digests).some((byte) => byte !== 0))
-      throw new Fault('integrity', `Cannot trust ${hashPath}: level ${n} of its tree is not padded with zeros`)
+      throw new Fault('integrity', `Cannot trust ${hash.path}: level ${n} of its tree is not padded with zeros`)
     expected = bytes.subarray(0, digests)
   }
-  const digests = await withWorkers(threadsFor(dataBytes, options.workers), (workers) =>
-    hashFile(workers, dataPath, dataBlocks, salt),
+  const digests = await withWorkers(threadsFor(data.sizeBytes, options.workers), (workers) =>
+    hashFile(workers, data, dataBlocks, salt),
   )
-  compare(dataPath, digests, expected, 'its blocks do not match their digests')
+  compare(data.path, digests, expected, 'its blocks do not match their digests')
 }
+
+const extentOf = (device: Device) =>
+  typeof device === 'string' ? { path: device, offset: 0, sizeBytes: sizeOf(device) } : device
 
 const RUN_BYTES = 1 << 20
 
@@ -112,8 +119,13 @@ let scratch: Buffer<ArrayBuffer> | undefined
 const threadsFor = (dataBytes: number, workers: Workers | number | undefined): Workers | number | undefined =>
   workers ?? (dataBytes <= 4 * RUN_BYTES ? 1 : undefined)
 
-/** Digests of all blocks of a file: 32 bytes for each 4096, which are held. */
-async function hashFile(workers: Workers, path: string, blocks: number, salt: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+/** Digests of so many blocks of a file: 32 bytes for each 4096, which are held. */
+async function hashFile(
+  workers: Workers,
+  from: { path: string; offset: number },
+  blocks: number,
+  salt: Uint8Array,
+): Promise<Uint8Array<ArrayBuffer>> {
   const sizeBytes = blocks * VERITY_BLOCK
   const digests = new Uint8Array(blocks * DIGEST)
   const next = { offset: 0 }
@@ -121,7 +133,7 @@ async function hashFile(workers: Workers, path: string, blocks: number, salt: Ui
     while (next.offset < sizeBytes) {
       const { offset } = next
       next.offset += RUN_BYTES
-      const run = { path, offset, sizeBytes: Math.min(RUN_BYTES, sizeBytes - offset), salt }
+      const run = { path: from.path, offset: from.offset + offset, sizeBytes: Math.min(RUN_BYTES, sizeBytes - offset), salt }
       digests.set(await workers.run(taskOf(import.meta.url, hashRun), run), (offset / VERITY_BLOCK) * DIGEST)
     }
   }
