@@ -14,7 +14,7 @@ import { makeImage } from './image.ts'
 import { keysFor } from './keys.ts'
 import { fetchLocked, lockFor } from './locked.ts'
 import { makeInitrdSystem, makeSystem } from './system.ts'
-import { withWorkFolder } from './work.ts'
+import { onDisk, type Place, withWorkFolder } from './work.ts'
 
 export interface BuildOptions {
   /** Folder for the artifacts. */
@@ -42,26 +42,32 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
   const { lock, packages } = await fetchLocked(recipe, await lockFor(recipe, env), options, env)
   const epoch = recipe.settings.sourceDateEpoch ?? epochOf([...snapshotsOf(lock).values()])
 
-  return withWorkFolder(`${env.cache}/work`, async (work) => {
-    const [system, initrd] = await Promise.all([
-      report.step('Make system', (report) =>
-        makeSystem({ recipe, packages: packages.image, work: `${work}/image`, epoch }, report),
-      ),
-      report.step('Make initrd', (report) =>
-        makeInitrdSystem({ packages: packages.initrd, work: `${work}/initrd`, epoch }, report),
-      ),
-    ])
-    const parts = await makeImage({ recipe, signing, system, initrd, epoch, work }, report)
-    const artifacts = await withWorkFolder(options.output, (output) =>
-      report.step('Write artifacts', (report) =>
-        writeArtifacts({ recipe, lock, signing, epoch, parts, output, target: options.output }, report),
-      ),
-    )
-    const { manifest, image, manifestPath, usedBytes } = artifacts
-    const { sizeBytes } = manifest.artifacts[0]!
-    const names = manifest.artifacts.map((artifact) => artifact.name)
-    return { image, manifest: manifestPath, sizeBytes, usedBytes, rootHash: manifest.rootHash, artifacts: names }
-  })
+  const scratch: Place = { parent: `${env.cache}/work`, what: 'the build', option: '--cache DIR' }
+  const results: Place = { parent: options.output, what: 'artifacts', option: '--output DIR' }
+  const artifacts = await withWorkFolder(results, (output) =>
+    withWorkFolder(scratch, async (work) => {
+      const parts = await onDisk(scratch, async () => {
+        const [system, initrd] = await Promise.all([
+          report.step('Make system', (report) =>
+            makeSystem({ recipe, packages: packages.image, work: `${work}/image`, epoch }, report),
+          ),
+          report.step('Make initrd', (report) =>
+            makeInitrdSystem({ packages: packages.initrd, work: `${work}/initrd`, epoch }, report),
+          ),
+        ])
+        return makeImage({ recipe, signing, system, initrd, epoch, work }, report)
+      })
+      return onDisk(results, () =>
+        report.step('Write artifacts', (report) =>
+          writeArtifacts({ recipe, lock, signing, epoch, parts, output, target: options.output }, report),
+        ),
+      )
+    }),
+  )
+  const { manifest, image, manifestPath, usedBytes } = artifacts
+  const { sizeBytes } = manifest.artifacts[0]!
+  const names = manifest.artifacts.map((artifact) => artifact.name)
+  return { image, manifest: manifestPath, sizeBytes, usedBytes, rootHash: manifest.rootHash, artifacts: names }
 }
 
 /** The newest of the moments the repositories were locked at, in seconds since 1970. */

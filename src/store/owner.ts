@@ -27,11 +27,12 @@ export function isAbandoned(owner: string, mtimeMs: number, quietMs = QUIET_MS):
   return startTime(Number(match[1])) !== match[2]
 }
 
-/** Field 22 of `/proc/PID/stat`; the command before it may hold spaces and parentheses. */
+/** Field 22 of `/proc/PID/stat`; the command before it may hold spaces and parentheses. A zombie has ended: it only waits to be read. */
 function startTime(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return /^[ZXx]$/.test(fields[0]!) ? undefined : fields[19]
   } catch {
     return undefined
   }

@@ -131,8 +131,11 @@ export async function hashOf(file: string): Promise<Sha256> {
 /** Files up to this size are read whole: hashing them in one call takes half the time. */
 const AT_ONCE_BYTES = 32 << 20
 
-/** Turns what the file system says about a full, read-only or foreign folder into a Fault; passes anything else through. */
-export async function diskFault(error: unknown, folder: string, what: string): Promise<unknown> {
+/**
+ * Turns what the file system says about a full, read-only or foreign folder into a Fault; passes anything else through.
+ * `option` is how the user chose the folder.
+ */
+export async function diskFault(error: unknown, folder: string, what: string, option = '--cache DIR'): Promise<unknown> {
   const code = (error as NodeJS.ErrnoException | undefined)?.code
   if (code === 'ENOSPC' || code === 'EDQUOT') {
     const free = await statfs(folder).then(
@@ -141,13 +144,13 @@ export async function diskFault(error: unknown, folder: string, what: string): P
     )
     const why = code === 'EDQUOT' ? 'the disk quota is used up' : 'the disk is full'
     return new Fault('host', `Cannot write ${what} to ${folder}: ${why}, ${free} is free there`, {
-      hint: 'bisque cache prune, or choose another disk with --cache DIR',
+      hint: `bisque cache prune, or choose another disk with ${option}`,
       cause: error,
     })
   }
   const why = REFUSALS[code ?? '']
   if (why === undefined) return error
-  const hint = 'choose a folder of your own with --cache DIR'
+  const hint = `choose a folder of your own with ${option}`
   return new Fault('host', `Cannot write ${what} to ${folder}: ${why}`, { hint, cause: error })
 }
 
@@ -156,6 +159,7 @@ const REFUSALS: Record<string, string | undefined> = {
   EPERM: 'permission denied',
   EROFS: 'read-only file system',
   ENOTDIR: 'not a folder',
+  EEXIST: 'a file is in its place',
 }
 
 export async function mkdirs(folder: string): Promise<void> {
