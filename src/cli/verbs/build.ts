@@ -5,6 +5,7 @@ import { command, constant, option } from '@optique/core/primitives'
 import { formatSize } from '../../base/size.ts'
 import { examples, folder, keysOption, offlineOption, recipeOptions, toggle } from '../options.ts'
 import { openEnv, type Run } from '../session.ts'
+import { program, shownPath } from '../shown.ts'
 
 export const parser = command(
   'build',
@@ -56,13 +57,15 @@ export const run: Run<BuildVerbOptions> = async (options, session) => {
     },
     await openEnv(session, options),
   )
+  const image = shownPath(built.image)
   const lines = [
-    `${built.image}`,
-    `  size       ${formatSize(built.sizeBytes)}`,
+    '',
+    image,
+    `  size       ${formatSize(built.sizeBytes)}, ${formatSize(built.usedBytes)} on disk`,
     `  root hash  ${built.rootHash}`,
     '',
-    'Boot it:',
-    `  bisque vm ${built.image}`,
+    `Boot it:     ${program()} vm ${image}`,
+    `Look at it:  ${shownPath(built.manifest)}`,
   ]
   return { result: { ...built }, text: lines.join('\n') }
 }

@@ -1,4 +1,3 @@
-import { relative } from 'node:path'
 import { merge, object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
 import { multiple } from '@optique/core/modifiers'
@@ -7,6 +6,7 @@ import { string } from '@optique/core/valueparser'
 import { formatLockChange, type LockChange } from '../../packages/lock.ts'
 import { examples, offlineOption, recipeOptions, toggle } from '../options.ts'
 import { openEnv, type Run } from '../session.ts'
+import { shownPath } from '../shown.ts'
 
 export const parser = command(
   'lock',
@@ -58,7 +58,7 @@ export const run: Run<LockVerbOptions> = async (options, session) => {
   const { path, lock, changes, written } = await lockRecipe(recipe, update === undefined ? {} : { update }, env)
   const counts = { image: lock.image.length, initrd: lock.initrd.length, tools: lock.tools.length }
   const pins = `${counts.image} packages for the image, ${counts.initrd} for the initrd, ${counts.tools} for tools`
-  const text = [...changeLines(changes), `${written ? 'Wrote' : 'Nothing to change in'} ${shown(path)}: ${pins}`].join('\n')
+  const text = [...changeLines(changes), `${written ? 'Wrote' : 'Nothing to change in'} ${shownPath(path)}: ${pins}`].join('\n')
   return { result: { path, written, counts, changes }, text }
 }
 
@@ -69,10 +69,4 @@ function changeLines(changes: readonly LockChange[]): string[] {
     lines.push(`  ${formatLockChange(change)}`)
   }
   return lines
-}
-
-/** A path as short as it gets from where the user stands. */
-const shown = (path: string): string => {
-  const short = relative(process.cwd(), path)
-  return short.startsWith('..') ? path : short
 }
