@@ -49,7 +49,7 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
       const parts = await onDisk(scratch, async () => {
         const [system, initrd] = await Promise.all([
           report.step('Make system', (report) =>
-            makeSystem({ recipe, packages: packages.image, work: `${work}/image`, epoch }, report),
+            makeSystem({ recipe, packages: packages.image, keys: signing.directory, work: `${work}/image`, epoch }, report),
           ),
           report.step('Make initrd', (report) =>
             makeInitrdSystem({ packages: packages.initrd, work: `${work}/initrd`, epoch }, report),

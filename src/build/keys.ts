@@ -8,6 +8,8 @@ import type { Signers } from '../signing/signer.ts'
 import type { Env } from './env.ts'
 
 export interface Signing {
+  /** Folder of the keys. */
+  directory: string
   signers: Signers
   /** GUID under which the certificates are entered into firmware. */
   owner: string
@@ -25,5 +27,5 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
       report.tell({ type: 'note', level: 'info', message: `new signing keys in ${directory}: keep them secret, and keep them` })
     })
   }
-  return { signers: await loadSigners(directory, { epoch: now }), owner: await loadOwner(directory) }
+  return { directory, signers: await loadSigners(directory, { epoch: now }), owner: await loadOwner(directory) }
 }

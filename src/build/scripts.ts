@@ -6,7 +6,7 @@
  */
 import { existsSync } from 'node:fs'
 import { mkdir, rmdir } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
 import type { Recipe } from '../recipe/recipe.ts'
@@ -22,6 +22,10 @@ export interface ScriptPlaces {
   output: string
   /** Writable folder that scripts share. */
   build: string
+  /** The keys: scripts see an empty folder where the recipe's folder holds them. */
+  keys: string
+  /** A folder with nothing in it. */
+  empty: string
   epoch: number
 }
 
@@ -48,6 +52,7 @@ async function runScript(phase: Phase, script: string, places: ScriptPlaces): Pr
       env: environment(phase, places, buildRoot),
       binds: [
         { source: recipe.directory, target: '/work/src' },
+        ...hidden(places),
         { source: places.build, target: '/work/build', writable: true },
         { source: places.output, target: '/work/out', writable: true },
         { source: script, target },
@@ -61,6 +66,12 @@ async function runScript(phase: Phase, script: string, places: ScriptPlaces): Pr
   if (outcome.exitCode === 0) return
   const said = `${outcome.stdout}${outcome.stderr}`.trim().split('\n').slice(-20).join('\n')
   throw new Fault('tool', `Cannot run ${phase} script ${script}: it exited with ${outcome.exitCode}\n${said}`)
+}
+
+/** Covers the keys with an empty folder, where they lie below what is bound. */
+function hidden({ recipe, keys, empty }: ScriptPlaces): { source: string; target: string }[] {
+  const below = relative(recipe.directory, keys)
+  return below === '' || below.startsWith('..') ? [] : [{ source: empty, target: join('/work/src', below) }]
 }
 
 /** Source: mkosi(1), "Environment variables set for scripts". */
@@ -91,6 +102,6 @@ async function removeMountPoints(root: string, names: readonly string[]): Promis
 }
 
 /** Makes the folders scripts expect. */
-export async function prepareScriptFolders(places: Pick<ScriptPlaces, 'build' | 'output'>): Promise<void> {
-  for (const folder of [places.build, places.output]) await mkdir(folder, { recursive: true })
+export async function prepareScriptFolders(places: Pick<ScriptPlaces, 'build' | 'output' | 'empty'>): Promise<void> {
+  for (const folder of [places.build, places.output, places.empty]) await mkdir(folder, { recursive: true })
 }

@@ -14,6 +14,8 @@ import { prepareScriptFolders, runScripts, type ScriptPlaces } from './scripts.t
 export interface SystemInput {
   recipe: Recipe
   packages: readonly FetchedPackage[]
+  /** Folder of the signing keys, which no script may see. */
+  keys: string
   /** Empty folder on the disk of the work folder. */
   work: string
   epoch: number
@@ -28,6 +30,8 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Tr
     root: join(work, 'root'),
     build: join(work, 'build'),
     output: join(work, 'output'),
+    empty: join(work, 'empty'),
+    keys: input.keys,
     epoch,
   }
   await mkdir(places.root, { recursive: true })
@@ -45,7 +49,7 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Tr
 }
 
 /** The system an initrd is made of: packages only. */
-export async function makeInitrdSystem(input: Omit<SystemInput, 'recipe'>, report: Report): Promise<Tree> {
+export async function makeInitrdSystem(input: Omit<SystemInput, 'recipe' | 'keys'>, report: Report): Promise<Tree> {
   const root = join(input.work, 'root')
   await mkdir(root, { recursive: true })
   const { devices } = await installDebian({ root, packages: input.packages, epoch: input.epoch, exclude: withoutDocs }, report)
