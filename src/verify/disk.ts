@@ -1,0 +1,112 @@
+/** A disk image as a file: its bytes, its partition table, and the partitions the chain of trust needs. */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { Fault } from '../base/fault.ts'
+import { type Architecture, type Designator, designatorOf } from '../formats/dps.ts'
+import type { FatEntry } from '../formats/fat.ts'
+import { decodeGpt } from '../formats/gpt.ts'
+import type { ReadAt } from '../formats/struct.ts'
+import { checkLink, type Link } from './link.ts'
+
+export interface Disk {
+  path: string
+  sizeBytes: number
+  read: ReadAt
+  [Symbol.dispose](): void
+}
+
+export interface DiskPartition {
+  /** From 1, as in the table. */
+  number: number
+  label: string
+  guid: string
+  /** Absent where the type is none that we know. */
+  designator?: Designator
+  architecture?: Architecture
+  offset: number
+  sizeBytes: number
+}
+
+/** Opens an image. A Fault where it is no file that can be read. */
+export function openDisk(path: string): Disk {
+  const fd = hostFault(path, () => openSync(path, 'r'))
+  const close = () => closeSync(fd)
+  try {
+    const found = hostFault(path, () => fstatSync(fd))
+    if (!found.isFile()) throw new Fault('missing', `Cannot verify ${path}: it is no regular file`)
+    const { size } = found
+    const read: ReadAt = (offset, sizeBytes) => {
+      const length = Math.max(0, Math.min(sizeBytes, size - offset))
+      const bytes = Buffer.allocUnsafeSlow(length)
+      let at = 0
+      while (at < length) {
+        const got = hostFault(path, () => readSync(fd, bytes, at, length - at, offset + at))
+        if (got === 0) break
+        at += got
+      }
+      return bytes.subarray(0, at)
+    }
+    return { path, sizeBytes: size, read, [Symbol.dispose]: close }
+  } catch (error) {
+    close()
+    throw error
+  }
+}
+
+/** A partition by itself: offsets count from its start, and nothing beyond its end can be read. */
+export const readWithin =
+  (disk: Disk, { offset, sizeBytes }: Pick<DiskPartition, 'offset' | 'sizeBytes'>): ReadAt =>
+  (at, length) =>
+    at < 0 || at >= sizeBytes ? new Uint8Array() : disk.read(offset + at, Math.min(length, sizeBytes - at))
+
+/** Both copies of the table agree and cover the file, partitions do not overlap, and what they are for is known. */
+export async function checkTable(disk: Disk, links: Link[]): Promise<DiskPartition[] | undefined> {
+  return checkLink(links, 'partition table', ({ evidence, wrong }) => {
+    const gpt = decodeGpt(disk.read)
+    const { sectorSize } = gpt
+    const covered = gpt.sectors * sectorSize
+    if (covered !== disk.sizeBytes) wrong(`the table is for a disk of ${covered} bytes, the image has ${disk.sizeBytes}`)
+    const partitions = gpt.partitions.map((p, i): DiskPartition => {
+      const offset = p.firstLba * sectorSize
+      const sizeBytes = (p.lastLba - p.firstLba + 1) * sectorSize
+      return { number: i + 1, label: p.name, guid: p.guid, ...designatorOf(p.type), offset, sizeBytes }
+    })
+    for (const [i, { number, designator }] of partitions.entries())
+      if (designator === undefined) wrong(`partition ${number} has type ${gpt.partitions[i]!.type}, no Discoverable Partition`)
+    for (const needed of ['esp', 'usr', 'usr-verity', 'usr-verity-sig'] as const)
+      if (!partitions.some(({ designator }) => designator === needed)) wrong(`there is no ${needed} partition`)
+    if (partitions.filter(({ designator }) => designator === 'esp').length > 1) wrong('there is more than one ESP')
+    const names = partitions.map(({ designator }) => designator ?? 'unknown').join(' ')
+    evidence(`2 equal copies, ${partitions.length} partitions: ${names}`)
+    return partitions
+  })
+}
+
+/** A file's content, in one piece of memory. */
+export function readFile(entry: FatEntry, read: ReadAt, limitBytes: number): Uint8Array {
+  if (entry.sizeBytes > limitBytes)
+    throw new Fault('format', `Cannot check ${entry.path}: it has ${entry.sizeBytes} bytes, at most ${limitBytes} are expected`)
+  const bytes = Buffer.allocUnsafeSlow(entry.sizeBytes)
+  let at = 0
+  for (const extent of entry.extents) {
+    const wanted = Math.min(extent.sizeBytes, bytes.length - at)
+    for (let done = 0; done < wanted; ) {
+      const piece = read(extent.offset + done, Math.min(PIECE, wanted - done))
+      if (piece.length === 0) throw new Fault('format', `Cannot read ${entry.path}: the file system ends before its content`)
+      bytes.set(piece, at + done)
+      done += piece.length
+    }
+    at += wanted
+  }
+  return bytes
+}
+
+const PIECE = 4 << 20
+
+function hostFault<T>(path: string, body: () => T): T {
+  try {
+    return body()
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
+    throw new Fault(missing ? 'missing' : 'host', `Cannot verify ${path}: ${(cause as Error).message}`, { cause })
+  }
+}

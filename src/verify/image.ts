@@ -1,0 +1,74 @@
+/**
+ * Verifying a disk image: every link of its chain of trust is recomputed from its bytes, and nothing of it is run.
+ *
+ * Firmware trusts db; db signs systemd-boot and the UKI; the UKI's command line pins the root hash of /usr; that hash is
+ * the root of a tree over every block of /usr, and signed; PCR policies fit the UKI; enrolment lets in no one else.
+ * The image may come from anywhere: what is wrong with it is a link that does not hold, never an exception.
+ */
+import { Fault } from '../base/fault.ts'
+import type { Report } from '../base/report.ts'
+import { type Workers, withWorkers } from '../run/workers.ts'
+import { checkTable, type Disk, type DiskPartition, openDisk } from './disk.ts'
+import { checkEsp, type EspFacts } from './esp.ts'
+import { type Link, leaveUnchecked } from './link.ts'
+import { checkArtifacts, checkManifest } from './manifest.ts'
+import type { Trust } from './trust.ts'
+import { checkUsr } from './usr.ts'
+
+export type { Link } from './link.ts'
+export type { Trust } from './trust.ts'
+
+/** Checks every link; gives back all of them, in the order of the boot. A Fault only where the file cannot be read. */
+export async function checkImage(path: string, trust: Trust, report: Report): Promise<Link[]> {
+  using disk = openDisk(path)
+  return await withWorkers(undefined, async (workers) => {
+    const artifactLinks: Link[] = []
+    const [chain, manifest] = await Promise.all([
+      report.step('Check chain of trust', () => checkChain(disk, trust, workers)),
+      report.step('Check artifacts', () => checkArtifacts(path, workers, artifactLinks)),
+    ])
+    const links = [...chain.links, ...artifactLinks]
+    if (manifest) await checkManifest(manifest, chain.esp, trust, links)
+    return links
+  })
+}
+
+/** Throws one Fault that lists all problems of an image that has some. */
+export async function verifyImage(path: string, trust: Trust, report: Report): Promise<Link[]> {
+  const links = await checkImage(path, trust, report)
+  const broken = links.filter(({ ok }) => !ok)
+  if (broken.length === 0) return links
+  const problems = broken.map(({ name, problem }) => `\n  ${name}: ${problem}`)
+  throw new Fault('integrity', `Cannot trust ${path}: ${broken.length} of ${links.length} links do not hold${problems.join('')}`)
+}
+
+async function checkChain(disk: Disk, trust: Trust, workers: Workers): Promise<{ links: Link[]; esp: EspFacts }> {
+  const links: Link[] = []
+  const partitions = await checkTable(disk, links)
+  if (!partitions) {
+    for (const name of ['ESP', 'UKI', ...USR_LINKS]) leaveUnchecked(links, name, 'there is no sound partition table')
+    return { links, esp: { ukis: [] } }
+  }
+  const esp = await checkEsp(disk, partitions, trust, links)
+  await checkUsrs(disk, partitions, esp, trust, workers, links)
+  return { links, esp }
+}
+
+const USR_LINKS = ['usr partitions', 'hash tree', 'usr file system', 'root hash signature']
+
+/** Each /usr that some UKI pins. An image has one; a disk in use may have two, and an empty place for the next. */
+async function checkUsrs(
+  disk: Disk,
+  partitions: readonly DiskPartition[],
+  { ukis }: EspFacts,
+  trust: Trust,
+  workers: Workers,
+  links: Link[],
+): Promise<void> {
+  const hashes = new Set(ukis.flatMap(({ usrHash }) => (usrHash === undefined ? [] : [usrHash])))
+  for (const rootHash of hashes) {
+    const own = ukis.filter(({ usrHash }) => usrHash === rootHash)
+    await checkUsr(disk, partitions, rootHash, own, trust, workers, links)
+  }
+  if (hashes.size === 0) for (const name of USR_LINKS) leaveUnchecked(links, name, 'no UKI names a root hash')
+}
