@@ -6,7 +6,7 @@
  * The image may come from anywhere: what is wrong with it is a link that does not hold, never an exception.
  */
 import { Fault } from '../base/fault.ts'
-import type { Report } from '../base/report.ts'
+import { Report } from '../base/report.ts'
 import { type Workers, withWorkers } from '../run/workers.ts'
 import { checkTable, type Disk, type DiskPartition, openDisk } from './disk.ts'
 import { checkEsp, type EspFacts } from './esp.ts'
@@ -19,7 +19,7 @@ export type { Link } from './link.ts'
 export type { Trust } from './trust.ts'
 
 /** Checks every link; gives back all of them, in the order of the boot. A Fault only where the file cannot be read. */
-export async function checkImage(path: string, trust: Trust, report: Report): Promise<Link[]> {
+export async function checkImage(path: string, trust: Trust, report: Report = new Report(() => {})): Promise<Link[]> {
   using disk = openDisk(path)
   return await withWorkers(undefined, async (workers) => {
     const artifactLinks: Link[] = []
@@ -34,7 +34,7 @@ export async function checkImage(path: string, trust: Trust, report: Report): Pr
 }
 
 /** Throws one Fault that lists all problems of an image that has some. */
-export async function verifyImage(path: string, trust: Trust, report: Report): Promise<Link[]> {
+export async function verifyImage(path: string, trust: Trust, report: Report = new Report(() => {})): Promise<Link[]> {
   const links = await checkImage(path, trust, report)
   const broken = links.filter(({ ok }) => !ok)
   if (broken.length === 0) return links

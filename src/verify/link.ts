@@ -19,7 +19,7 @@ export interface Finding {
 
 /**
  * Runs one check and notes its link. Gives back what the check found out, undefined where it could not: a check that
- * throws a Fault is a broken link, unless the file itself cannot be read.
+ * throws is a broken link, unless the file itself cannot be read.
  */
 export async function checkLink<T>(
   links: Link[],
@@ -32,8 +32,8 @@ export async function checkLink<T>(
   try {
     found = await body({ evidence: (text) => evidence.push(text), wrong: (problem) => problems.push(problem) })
   } catch (error) {
-    if (!(error instanceof Fault) || error.code === 'host' || error.code === 'missing') throw error
-    problems.push(error.message)
+    if (error instanceof Fault && (error.code === 'host' || error.code === 'missing')) throw error
+    problems.push(error instanceof Error ? error.message : String(error))
   }
   const ok = problems.length === 0
   links.push({ name, ok, evidence: evidence.join(', '), ...(ok ? {} : { problem: problems.join('; ') }) })

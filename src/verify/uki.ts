@@ -16,6 +16,7 @@ import {
 } from '../formats/pcr.ts'
 import { type Pe, type PeSection, sectionContent } from '../formats/pe.ts'
 import { splitProfiles, UKI_SECTIONS } from '../formats/uki.ts'
+import { publicKeyOf } from '../formats/x509.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
 import { sameBytes, type Trust } from './trust.ts'
 
@@ -57,7 +58,7 @@ export async function checkUki(
     return undefined
   }
   const { facts, profiles } = read
-  const pcr11 = await checkLink(links, policies, (finding) => checkPolicies(profiles, trust.pcr, finding))
+  const pcr11 = await checkLink(links, policies, (finding) => checkPolicies(profiles, trust.pcr.map(publicKeyOf), finding))
   return { ...facts, pcr11: pcr11 ?? {} }
 }
 
