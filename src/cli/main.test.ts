@@ -169,3 +169,7 @@ test('Ctrl-C ends a verb at once with 130', async (t) => {
   assert.equal(await new Promise((resolve) => child.on('exit', resolve)), 130)
   assert.ok(Date.now() - started < 10_000)
 })
+
+test('the template of init is the recipe of the example that tests bake', () => {
+  assert.equal(readFileSync('templates/minimal/recipe.ts', 'utf8'), readFileSync('examples/minimal/recipe.ts', 'utf8'))
+})
