@@ -1,4 +1,5 @@
 /** Whom an image's signatures must be by, and the common questions about certificates. */
+import type { KeyObject } from 'node:crypto'
 import { readCertificate } from '../formats/x509.ts'
 
 export interface Trust {
@@ -6,8 +7,8 @@ export interface Trust {
   db: readonly Uint8Array[]
   /** DER of those that root hashes may be signed with. */
   verity: readonly Uint8Array[]
-  /** DER of those whose keys PCR policies may be signed with. */
-  pcr: readonly Uint8Array[]
+  /** The keys PCR policies may be signed with, or DER of their certificates. */
+  pcr: readonly (KeyObject | Uint8Array)[]
   /** DER of the certificates an enrolment must bring as PK and KEK; where absent, it may bring any. */
   pk?: readonly Uint8Array[]
   kek?: readonly Uint8Array[]

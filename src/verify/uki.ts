@@ -58,7 +58,13 @@ export async function checkUki(
     return undefined
   }
   const { facts, profiles } = read
-  const pcr11 = await checkLink(links, policies, (finding) => checkPolicies(profiles, trust.pcr.map(publicKeyOf), finding))
+  const pcr11 = await checkLink(links, policies, (finding) =>
+    checkPolicies(
+      profiles,
+      trust.pcr.map((one) => (one instanceof Uint8Array ? publicKeyOf(one) : one)),
+      finding,
+    ),
+  )
   return { ...facts, pcr11: pcr11 ?? {} }
 }
 
