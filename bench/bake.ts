@@ -9,7 +9,7 @@ import { type Usage, watch } from './processes.ts'
 
 export const name = 'bake'
 
-const ROUNDS = 3
+const ROUNDS = 2
 
 export async function run(): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'bisque-bench-'))

@@ -49,7 +49,6 @@ KernelCommandLine=console=ttyS0 root=tmpfs
 
 [Validation]
 SecureBoot=yes
-Verity=signed
 
 [Build]
 PackageCacheDirectory=cache

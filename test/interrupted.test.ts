@@ -42,7 +42,7 @@ const CUTS: readonly [stage: string, signal: NodeJS.Signals, to: 'outer' | 'inne
   ['Make UKI', 'SIGKILL', 'inner'],
   ['Write ESP', 'SIGTERM', 'outer'],
   ['Write artifacts', 'SIGKILL', 'outer'],
-  ['Write artifacts', 'SIGINT', 'outer'],
+  ['Verify image', 'SIGINT', 'outer'],
 ]
 
 const CODES = { SIGINT: 130, SIGTERM: 143, SIGKILL: 137 } as const

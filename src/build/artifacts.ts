@@ -21,23 +21,23 @@ export interface ArtifactsInput {
   signing: Signing
   epoch: number
   parts: ImageParts
-  /** Folder they are made in, on the file system of `target`. */
+  /** Folder they are made in. */
   output: string
-  /** Folder they end up in. */
-  target: string
 }
 
 export interface Artifacts {
   manifest: Manifest
-  /** Paths in `target`. */
+  /** Folder they are in. */
+  folder: string
+  /** File names in it, the manifest's among them. */
   image: string
-  manifestPath: string
+  manifestName: string
   /** Space the disk image takes. */
   usedBytes: number
 }
 
 export async function writeArtifacts(input: ArtifactsInput, report: Report): Promise<Artifacts> {
-  const { recipe, output, target } = input
+  const { recipe, output } = input
   const name = recipe.settings.output
   const planned = await artifactsOf(input)
   const artifacts = await withWorkers(undefined, (workers) => Promise.all(planned.map((one) => finished(one, output, workers))))
@@ -45,11 +45,16 @@ export async function writeArtifacts(input: ArtifactsInput, report: Report): Pro
   const manifest = manifestOf(input, artifacts)
   const manifestName = `${name}.manifest.json`
   await writeFile(join(output, manifestName), formatManifest(manifest))
-  const { blocks } = await stat(join(output, `${name}.raw`))
+  const image = `${name}.raw`
+  const { blocks } = await stat(join(output, image))
+  return { manifest, folder: output, image, manifestName, usedBytes: blocks * 512 }
+}
+
+/** Gives artifacts their final names in `target`, which is on the same file system. */
+export async function putInPlace({ manifest, folder, manifestName }: Artifacts, target: string): Promise<void> {
   // The manifest names all the others: it goes last.
-  for (const file of [...artifacts.map((artifact) => artifact.name), manifestName])
-    await rename(join(output, file), join(target, file))
-  return { manifest, image: join(target, `${name}.raw`), manifestPath: join(target, manifestName), usedBytes: blocks * 512 }
+  for (const file of [...manifest.artifacts.map((artifact) => artifact.name), manifestName])
+    await rename(join(folder, file), join(target, file))
 }
 
 type Planned = Pick<ManifestArtifact, 'name' | 'type' | 'partition'> & { content?: Content }

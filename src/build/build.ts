@@ -2,16 +2,19 @@
  * The table of contents: a recipe becomes an image.
  *
  * Take a recipe and its lock; fetch the packages; install the system and the initrd; lay out /usr; write it as EROFS
- * under dm-verity and sign its root hash; make the UKI that pins that hash; put it on an ESP; write the disk.
- * Every stage is a function of values; nothing here appears under its final name before all of it is there.
+ * under dm-verity and sign its root hash; make the UKI that pins that hash; put it on an ESP; write the disk; verify
+ * it from its bytes alone.
+ * Every stage is a function of values; nothing here appears under its final name before all of it is there and verified.
  */
+import { join } from 'node:path'
 import type { Sha256 } from '../base/digest.ts'
 import { snapshotsOf } from '../packages/lock.ts'
 import type { Recipe } from '../recipe/recipe.ts'
-import { writeArtifacts } from './artifacts.ts'
+import { verifyImage } from '../verify/image.ts'
+import { putInPlace, writeArtifacts } from './artifacts.ts'
 import type { Env } from './env.ts'
 import { makeImage } from './image.ts'
-import { keysFor } from './keys.ts'
+import { keysFor, trustOf } from './keys.ts'
 import { fetchLocked, lockFor } from './locked.ts'
 import { makeInitrdSystem, makeSystem } from './system.ts'
 import { onDisk, type Place, withWorkFolder } from './work.ts'
@@ -33,6 +36,8 @@ export interface Built {
   /** Space it takes on disk. */
   usedBytes: number
   rootHash: Sha256
+  /** Links of the chain of trust that were checked. */
+  verified: number
   artifacts: string[]
 }
 
@@ -57,17 +62,23 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
         ])
         return makeImage({ recipe, signing, system, initrd, epoch, work }, report)
       })
-      return onDisk(results, () =>
-        report.step('Write artifacts', (report) =>
-          writeArtifacts({ recipe, lock, signing, epoch, parts, output, target: options.output }, report),
-        ),
-      )
+      return onDisk(results, async () => {
+        const artifacts = await report.step('Write artifacts', (report) =>
+          writeArtifacts({ recipe, lock, signing, epoch, parts, output }, report),
+        )
+        const links = await report.step('Verify image', (report) =>
+          verifyImage(join(output, artifacts.image), trustOf(signing), report),
+        )
+        await putInPlace(artifacts, options.output)
+        return { ...artifacts, verified: links.length }
+      })
     }),
   )
-  const { manifest, image, manifestPath, usedBytes } = artifacts
+  const { manifest, usedBytes, verified } = artifacts
   const { sizeBytes } = manifest.artifacts[0]!
   const names = manifest.artifacts.map((artifact) => artifact.name)
-  return { image, manifest: manifestPath, sizeBytes, usedBytes, rootHash: manifest.rootHash, artifacts: names }
+  const [image, manifestPath] = [join(options.output, artifacts.image), join(options.output, artifacts.manifestName)]
+  return { image, manifest: manifestPath, sizeBytes, usedBytes, rootHash: manifest.rootHash, verified, artifacts: names }
 }
 
 /** The newest of the moments the repositories were locked at, in seconds since 1970. */

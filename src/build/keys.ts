@@ -2,9 +2,11 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
+import { publicKeyOf } from '../formats/x509.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { generateKeys, loadOwner, loadSigners } from '../signing/keys.ts'
 import type { Signers } from '../signing/signer.ts'
+import type { Trust } from '../verify/image.ts'
 import type { Env } from './env.ts'
 
 export interface Signing {
@@ -28,4 +30,10 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
     })
   }
   return { directory, signers: await loadSigners(directory, { epoch: now }), owner: await loadOwner(directory) }
+}
+
+/** Whom an image signed so must trust: these keys, and no others. */
+export function trustOf({ signers: { pk, kek, db, verity, pcr } }: Signing): Trust {
+  const only = (signer: Signers[keyof Signers]) => [signer.certificate]
+  return { pk: only(pk), kek: only(kek), db: only(db), verity: only(verity), pcr: [publicKeyOf(pcr.certificate)] }
 }

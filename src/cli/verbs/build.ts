@@ -63,6 +63,7 @@ export const run: Run<BuildVerbOptions> = async (options, session) => {
     image,
     `  size       ${formatSize(built.sizeBytes)}, ${formatSize(built.usedBytes)} on disk`,
     `  root hash  ${built.rootHash}`,
+    `  verified   ${built.verified} links of the chain of trust`,
     '',
     `Boot it:     ${program()} vm ${image}`,
     `Look at it:  ${shownPath(built.manifest)}`,
