@@ -1,6 +1,6 @@
 // mkosi as the peer: the packages of examples/minimal, from the tools tree, on the same disk. Needs root.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { JUDGES } from '../test/oracle.ts'
 import { type Usage, watch } from './processes.ts'
 
@@ -8,8 +8,10 @@ import { type Usage, watch } from './processes.ts'
 export async function mkosiPeer(dir: string): Promise<(() => Promise<Usage>) | undefined> {
   if (process.getuid?.() !== 0 || JUDGES === undefined || !existsSync(`${JUDGES}/usr/bin/mkosi`)) return undefined
   const recipe = join(dir, 'mkosi')
-  mkdirSync(join(recipe, 'mkosi.repart'), { recursive: true })
-  for (const [file, text] of Object.entries(FILES)) writeFileSync(join(recipe, file), text)
+  for (const [file, text] of Object.entries(FILES)) {
+    mkdirSync(dirname(join(recipe, file)), { recursive: true })
+    writeFileSync(join(recipe, file), text)
+  }
   const build = (verb: string) =>
     watch(['unshare', '--mount', '--propagation', 'private', 'sh', '-c', ENTER, JUDGES!, recipe, verb])
   await build('genkey')
@@ -20,15 +22,19 @@ export async function mkosiPeer(dir: string): Promise<(() => Promise<Usage>) | u
 /** mkosi makes sandboxes of its own, so it gets the tools tree by chroot, with the kernel's file systems bound. */
 const ENTER = `set -e
 root=$0; recipe=$1
+mount --bind "$root" "$root"
 for fs in proc sys dev; do mount --rbind /$fs "$root/$fs"; done
 mount -t tmpfs tmpfs "$root/run"; mount -t tmpfs tmpfs "$root/tmp"
 mkdir -p "$root/work"; mount --bind "$recipe" "$root/work"
 cp /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || :
-exec chroot "$root" env -C /work -i PATH=/usr/bin:/usr/sbin HOME=/root LANG=C.UTF-8 mkosi --force "$2"`
+cd "$root"; mount --move . /; exec chroot . env -C /work -i PATH=/usr/bin:/usr/sbin HOME=/root LANG=C.UTF-8 mkosi --force "$2"`
 
 /** The words of a list in the example's recipe. */
 const words = (name: string): string =>
   new RegExp(`const ${name} = '([^']*)'`).exec(readFileSync('examples/minimal/recipe.ts', 'utf8'))?.[1] ?? ''
+
+const source = (url: string, suites: string): string =>
+  `Types: deb\nURIs: ${url}\nSuites: ${suites}\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n`
 
 const FILES: Readonly<Record<string, string>> = {
   'mkosi.conf': `[Distribution]
@@ -44,7 +50,7 @@ SplitArtifacts=uki,partitions
 
 [Content]
 Bootable=yes
-Packages=${words('boot')} ${words('system')}
+Packages=${[words('boot'), words('tpm'), words('system')].join(' ').replaceAll(' ', ',')}
 KernelCommandLine=console=ttyS0 root=tmpfs
 
 [Validation]
@@ -53,6 +59,11 @@ SecureBoot=yes
 [Build]
 PackageCacheDirectory=cache
 `,
+  // Its own list names the archive of debug symbols, too, which not every mirror has.
+  'mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources': [
+    source('http://deb.debian.org/debian', 'trixie trixie-updates'),
+    source('http://security.debian.org/debian-security', 'trixie-security'),
+  ].join('\n'),
   'mkosi.repart/00-esp.conf':
     '[Partition]\nType=esp\nFormat=vfat\nCopyFiles=/efi:/\nCopyFiles=/boot:/\nSizeMinBytes=512M\nSizeMaxBytes=512M\n',
   'mkosi.repart/10-usr-verity-sig.conf': '[Partition]\nType=usr-verity-sig\nVerity=signature\nVerityMatchKey=usr\n',

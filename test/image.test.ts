@@ -91,28 +91,33 @@ judged('sgdisk', 'the partition table is whole, and its GUIDs are the root hash'
   assert.equal((slices[3]!.uuid + slices[2]!.uuid).replaceAll('-', ''), rootHash)
 })
 
-judged('systemd-repart', 'systemd-repart finds each partition of its definitions there, unchanged', async (_t, judge) => {
-  const slices = await partitions(judge)
-  mkdirSync(join(judge.dir, 'definitions'))
-  for (const [i, type] of ['esp', 'usr-verity-sig', 'usr-verity', 'usr'].entries()) {
-    const size = `SizeMinBytes=${slices[i]!.size}\nSizeMaxBytes=${slices[i]!.size}\n`
-    writeFileSync(join(judge.dir, `definitions/${i}.conf`), `[Partition]\nType=${type}\nLabel=${slices[i]!.name}\n${size}`)
-  }
-  const { stdout } = await judge.run([
-    'systemd-repart',
-    '--dry-run=yes',
-    '--json=short',
-    '--definitions=definitions',
-    '--offline=yes',
-    '--sector-size=512',
-    'disk.raw',
-  ])
-  const seen: { type: string; label: string; activity: string }[] = JSON.parse(stdout)
-  assert.deepEqual(
-    seen.map(({ type, label, activity }) => [type, label, activity]),
-    slices.map((slice, i) => [['esp', 'usr-x86-64-verity-sig', 'usr-x86-64-verity', 'usr-x86-64'][i], slice.name, 'unchanged']),
-  )
-})
+judged(
+  'systemd-repart',
+  'systemd-repart finds each partition of its definitions there, unchanged; systemd-dissect an image it would use',
+  async (_t, judge) => {
+    const slices = await partitions(judge)
+    mkdirSync(join(judge.dir, 'definitions'))
+    for (const [i, type] of ['esp', 'usr-verity-sig', 'usr-verity', 'usr'].entries()) {
+      const size = `SizeMinBytes=${slices[i]!.size}\nSizeMaxBytes=${slices[i]!.size}\n`
+      writeFileSync(join(judge.dir, `definitions/${i}.conf`), `[Partition]\nType=${type}\nLabel=${slices[i]!.name}\n${size}`)
+    }
+    const { stdout } = await judge.run([
+      'systemd-repart',
+      '--dry-run=yes',
+      '--json=short',
+      '--definitions=definitions',
+      '--offline=yes',
+      '--sector-size=512',
+      'disk.raw',
+    ])
+    await judge.run(['systemd-dissect', '--validate', 'disk.raw'])
+    const seen: { type: string; label: string; activity: string }[] = JSON.parse(stdout)
+    assert.deepEqual(
+      seen.map(({ type, label, activity }) => [type, label, activity]),
+      slices.map((slice, i) => [['esp', 'usr-x86-64-verity-sig', 'usr-x86-64-verity', 'usr-x86-64'][i], slice.name, 'unchanged']),
+    )
+  },
+)
 
 judged('sbverify', 'the UKI and both copies of systemd-boot are signed by the db key, and by no other', async (_t, judge) => {
   const [esp] = await partitions(judge)
@@ -244,7 +249,7 @@ judged('fsck.erofs', 'fsck.erofs finds /usr sound', async (_t, judge) => {
   assert.match((await judge.run(['dump.erofs', '-s', 'usr'])).stdout, /Filesystem magic number:\s+0xE0F5E1E2/i)
 })
 
-judged('mcopy', 'partitions are the split artifacts, and the manifest tells the truth about all of them', async (_t, judge) => {
+judged('sfdisk', 'partitions are the split artifacts, and the manifest tells the truth about all of them', async (_t, judge) => {
   const slices = await partitions(judge)
   for (const [i, type] of ['usr-x86-64-verity-sig', 'usr-x86-64-verity', 'usr-x86-64'].entries()) {
     const slice = readFileSync(await cut(judge, slices[i + 1]!, 'slice'))
