@@ -128,11 +128,19 @@ async function copyTo(path: string, content: Content): Promise<void> {
   else await copyFile(content.path, path)
 }
 
+/** Digest of the settings that decide about an image. Files of the recipe count by their place in it, wherever it lies. */
+export function recipeDigest({ settings, directory }: Pick<Recipe, 'settings' | 'directory'>): Sha256 {
+  const { outputDirectory: _, ...deciding } = settings
+  const prefix = `${directory}/`
+  const placed = (_key: string, value: unknown) =>
+    typeof value === 'string' && value.startsWith(prefix) ? `./${value.slice(prefix.length)}` : value
+  return digestOf(JSON.parse(JSON.stringify(deciding, placed)))
+}
+
 function manifestOf({ recipe, lock, signing, epoch, parts }: ArtifactsInput, artifacts: ManifestArtifact[]): Manifest {
   const { settings } = recipe
   const packages = (all: readonly Package[]) =>
     all.map(({ name, version, architecture, sha256 }) => ({ name, version, architecture, sha256 }))
-  const { outputDirectory: _, ...deciding } = settings
   const certificates = Object.fromEntries(
     KEY_ROLES.map((role): [string, Sha256] => [role, sha256(signing.signers[role].certificate)]),
   )
@@ -145,7 +153,7 @@ function manifestOf({ recipe, lock, signing, epoch, parts }: ArtifactsInput, art
       distribution: settings.distribution,
       release: settings.release,
     },
-    recipe: digestOf(deciding),
+    recipe: recipeDigest(recipe),
     lock: sha256(formatLock(lock)),
     epoch,
     packages: { image: packages(lock.image), initrd: packages(lock.initrd) },
