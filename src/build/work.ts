@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isAbandoned, ownTag } from '../store/owner.ts'
-import { diskFault } from '../store/store.ts'
+import { diskFault, makeFolder } from '../store/store.ts'
 
 const PREFIX = '.bisque.'
 let made = 0
@@ -20,7 +20,7 @@ export async function withWorkFolder<T>(place: Place, body: (folder: string) => 
   const { parent } = place
   const folder = join(parent, `${PREFIX}${++made}.${ownTag()}`)
   await onDisk(place, async () => {
-    await mkdir(parent, { recursive: true })
+    await makeFolder(parent)
     await sweep(parent)
     await mkdir(folder)
   })

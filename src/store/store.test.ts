@@ -245,3 +245,11 @@ test('openStore() says which folder it may not write', async (t) => {
     (error: unknown) => error instanceof Fault && error.code === 'host' && /not a folder/.test(error.message),
   )
 })
+
+test('openStore() refuses a place where no folder can be made, instead of trying for ever', async () => {
+  await assert.rejects(
+    openStore('/proc/bisque/cache'),
+    (error: unknown) =>
+      error instanceof Fault && error.code === 'host' && /folder \/proc\/bisque: \/proc takes none/.test(error.message),
+  )
+})

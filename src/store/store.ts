@@ -164,9 +164,31 @@ const REFUSALS: Record<string, string | undefined> = {
 
 export async function mkdirs(folder: string): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder)
   } catch (error) {
     throw await diskFault(error, dirname(folder), `the folder ${folder}`)
+  }
+}
+
+/** Makes a folder and those above it. Node's own way of doing so never ends below a folder that takes none, such as /proc. */
+export async function makeFolder(folder: string): Promise<void> {
+  if (await madeOrThere(folder)) return
+  await makeFolder(dirname(folder))
+  if (await madeOrThere(folder)) return
+  const hint = 'choose a folder of your own'
+  throw new Fault('host', `Cannot make the folder ${folder}: ${dirname(folder)} takes none`, { hint })
+}
+
+/** Makes a folder, unless it is there. False where the one above it is missing, or takes none. */
+async function madeOrThere(folder: string): Promise<boolean> {
+  try {
+    await mkdir(folder)
+    return true
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return false
+    if (code === 'EEXIST' && (await stat(folder)).isDirectory()) return true
+    throw error
   }
 }
 
