@@ -7,6 +7,7 @@ import {
   copyFileSync,
   createReadStream,
   createWriteStream,
+  existsSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -20,13 +21,13 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { type TestContext, test } from 'node:test'
 import { decodeErofs, type Erofs } from '../src/formats/erofs-decode.ts'
 import { hashFile } from '../src/run/hash-file.ts'
 import { readXattrs } from '../src/run/xattr.ts'
-import { BAKED, baked, bakedManifest, notBaked } from './baked.ts'
+import { BAKED, baked, bakedManifest, CACHE, notBaked } from './baked.ts'
 import { type Judge, oracle } from './oracle.ts'
 
 const KEYS = 'examples/minimal/keys'
@@ -119,6 +120,38 @@ judged(
   },
 )
 
+judged('systemd-dissect', 'systemd-dissect finds a /usr with a signature, and no root', async (_t, judge) => {
+  disk(judge)
+  const validate = (policy: string) =>
+    judge.run(['systemd-dissect', '--validate', `--image-policy=${policy}`, 'disk.raw'], { allowFailure: true })
+  assert.equal((await validate('usr=signed:esp=unprotected:=ignore')).exitCode, 0)
+  for (const other of ['root=signed:=ignore', 'usr=encrypted:=ignore', 'usr=absent:=ignore'])
+    assert.notEqual((await validate(other)).exitCode, 0, other)
+})
+
+judged(
+  'fsck.vfat',
+  'the ESP is a sound FAT that holds what firmware and systemd-boot look for, and nothing else',
+  async (_t, judge) => {
+    const [esp] = await partitions(judge)
+    await cut(judge, esp!, 'esp')
+    await judge.run(['fsck.vfat', '-n', 'esp'])
+    const listed = (await judge.run(['mdir', '-/', '-b', '-i', 'esp', '::'])).stdout.trim().split('\n')
+    assert.deepEqual(listed.filter((path) => !path.endsWith('/')).sort(), [
+      '::/EFI/BOOT/BOOTX64.EFI',
+      '::/EFI/Linux/Minimal_1_x86-64.efi',
+      '::/EFI/systemd/systemd-bootx64.efi',
+      '::/loader/entries.srel',
+      '::/loader/keys/auto/KEK.auth',
+      '::/loader/keys/auto/PK.auth',
+      '::/loader/keys/auto/db.auth',
+      '::/loader/loader.conf',
+    ])
+    await judge.run(['mcopy', '-n', '-i', 'esp', '::/EFI/Linux/Minimal_1_x86-64.efi', 'uki.efi'])
+    assert.equal(hashFile(join(judge.dir, 'uki.efi')), hashFile(baked('.efi')))
+  },
+)
+
 judged('sbverify', 'the UKI and both copies of systemd-boot are signed by the db key, and by no other', async (_t, judge) => {
   const [esp] = await partitions(judge)
   await cut(judge, esp!, 'esp')
@@ -157,6 +190,10 @@ judged('veritysetup', 'the hash tree covers every block of /usr up to the root h
     { allowFailure: true },
   )
   assert.notEqual(wrong.exitCode, 0)
+  const { stdout } = await judge.run(['veritysetup', 'dump', 'verity'])
+  assert.match(stdout, /^Hash type:\s+1$/m)
+  assert.match(stdout, /^Hash algorithm:\s+sha256$/m)
+  assert.equal(Number(/^Data blocks:\s+(\d+)$/m.exec(stdout)![1]) * 4096, statSync(join(judge.dir, 'usr')).size)
 })
 
 judged('openssl', 'the signature partition signs the root hash with the verity key, and with no other', async (_t, judge) => {
@@ -269,16 +306,28 @@ judged('sfdisk', 'partitions are the split artifacts, and the manifest tells the
 })
 
 test('no private key, whole or in part, is in what a bake leaves behind', { skip: notBaked }, () => {
-  const secrets = readdirSync(KEYS)
+  const keys = readdirSync(KEYS)
     .filter((name) => name.endsWith('.key'))
-    .map((name) => Buffer.from(readFileSync(join(KEYS, name), 'utf8').replace(/-----[^-]+-----|\s/g, ''), 'base64'))
-    // The second half of the DER is the private exponent and the primes.
-    .map((der) => der.subarray(der.length >> 1, (der.length >> 1) + 32))
-  assert.equal(secrets.length, 5)
-  for (const name of readdirSync(BAKED)) {
-    const bytes = readFileSync(join(BAKED, name))
-    for (const secret of secrets) assert.equal(bytes.indexOf(secret), -1, name)
-    assert.equal(bytes.indexOf('-----BEGIN PRIVATE KEY-----\nMII'), -1, name)
+    .map((name) => readFileSync(join(KEYS, name), 'utf8'))
+  assert.equal(keys.length, 5)
+  // The 13th line of an RSA key's PEM lies in its first prime: as DER and as base64.
+  const needles = keys.flatMap((pem) => {
+    const line = pem.split('\n')[13]!
+    assert.equal(line.length, 64)
+    return [Buffer.from(line, 'base64'), Buffer.from(line)]
+  })
+  // What the lock pins is somebody else's, byte for byte.
+  const lock = readFileSync('examples/minimal/bisque.lock', 'utf8')
+  const cached = ['store', 'work', 'partial']
+    .map((name) => join(CACHE, name))
+    .filter((folder) => existsSync(folder))
+    .flatMap((folder) => readdirSync(folder, { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile() && !lock.includes(basename(entry.parentPath) + entry.name))
+    .map((entry) => join(entry.parentPath, entry.name))
+  for (const path of [...readdirSync(BAKED).map((name) => join(BAKED, name)), ...cached]) {
+    const bytes = readFileSync(path)
+    for (const needle of needles) assert.equal(bytes.indexOf(needle), -1, path)
+    assert.equal(bytes.indexOf('-----BEGIN PRIVATE KEY-----\nMII'), -1, path)
   }
 })
 
@@ -318,6 +367,51 @@ test('the modes and owners in /usr are those of a sound system', { skip: notBake
   ])
 })
 
+/** That a folder holds every file of /usr as our reader sees it. Owners can only be set by root. */
+function assertTree(at: string, { owners }: { owners: boolean }): void {
+  const erofs = ours()
+  let listed = 0
+  for (const [path, inode] of erofs.inodes) {
+    const file = join(at, path)
+    const stat = lstatSync(file)
+    const owner = owners ? [inode.uid, inode.gid] : [stat.uid, stat.gid]
+    assert.deepEqual(
+      [stat.mode, stat.uid, stat.gid, stat.mtimeMs],
+      [TYPE[inode.type] | inode.mode, ...owner, inode.mtime * 1000],
+      path,
+    )
+    assert.deepEqual(readXattrs(file), new Map(inode.xattrs), path)
+    if (inode.type === 'symlink') assert.equal(readlinkSync(file), Buffer.concat([...erofs.contents(inode)]).toString())
+    if (inode.type === 'file') assert.ok(readFileSync(file).equals(Buffer.concat([...erofs.contents(inode)])), path)
+    if (inode.type === 'directory') listed += readdirSync(file).length
+  }
+  assert.equal(listed, erofs.inodes.size - 1, `${at} holds other files than our reader lists`)
+}
+
+const TYPE = {
+  file: 0o100000,
+  directory: 0o040000,
+  symlink: 0o120000,
+  character: 0o020000,
+  block: 0o060000,
+  fifo: 0o010000,
+  socket: 0o140000,
+}
+
+judged('fsck.erofs', 'fsck.erofs extracts every file of /usr as our reader sees it', async (_t, judge) => {
+  bring(judge, artifact('usr-x86-64'), 'usr')
+  const owners = process.getuid?.() === 0
+  await judge.run([
+    'fsck.erofs',
+    '--extract=tree',
+    '--xattrs',
+    '--preserve-perms',
+    ...(owners ? ['--preserve-owner'] : []),
+    'usr',
+  ])
+  assertTree(join(judge.dir, 'tree'), { owners })
+})
+
 const cannotMount = process.getuid?.() !== 0 ? 'only root can mount' : notBaked
 
 test('the kernel mounts /usr and sees every file as our reader does', { skip: cannotMount }, (t) => {
@@ -325,31 +419,7 @@ test('the kernel mounts /usr and sees every file as our reader does', { skip: ca
   t.after(() => rmSync(at, { recursive: true, force: true }))
   execFileSync('mount', ['-t', 'erofs', '-o', 'loop,ro', artifact('usr-x86-64'), at])
   try {
-    const erofs = ours()
-    let seen = 0
-    for (const [path, inode] of erofs.inodes) {
-      const file = join(at, path)
-      const stat = lstatSync(file)
-      const type = {
-        file: 0o100000,
-        directory: 0o040000,
-        symlink: 0o120000,
-        character: 0o020000,
-        block: 0o060000,
-        fifo: 0o010000,
-        socket: 0o140000,
-      }[inode.type]
-      assert.deepEqual(
-        [stat.mode, stat.uid, stat.gid, stat.mtimeMs],
-        [type | inode.mode, inode.uid, inode.gid, inode.mtime * 1000],
-        path,
-      )
-      assert.deepEqual(readXattrs(file), new Map(inode.xattrs ?? []), path)
-      if (inode.type === 'symlink') assert.equal(readlinkSync(file), Buffer.concat([...erofs.contents(inode)]).toString())
-      if (inode.type === 'file') assert.ok(readFileSync(file).equals(Buffer.concat([...erofs.contents(inode)])), path)
-      if (inode.type === 'directory') seen += readdirSync(file).length
-    }
-    assert.equal(seen, erofs.inodes.size - 1, 'the kernel lists other files than our reader')
+    assertTree(at, { owners: true })
   } finally {
     execFileSync('umount', [at])
   }
