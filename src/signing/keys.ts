@@ -1,10 +1,11 @@
 /** The keys of an image: made once into a folder of PEM files, loaded as Signers, shown. */
 import { generateKeyPair, type KeyObject, randomBytes, randomUUID } from 'node:crypto'
-import { mkdir, mkdtemp, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdtemp, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { Fault } from '../base/fault.ts'
 import { attachCertificateSignature, prepareCertificate } from '../formats/x509.ts'
+import { makeFolder } from '../store/store.ts'
 import { loadCertificate, loadFileSigner, signerOf } from './file.ts'
 import { KEY_ROLES, type KeyRole, type Signer, type Signers } from './signer.ts'
 
@@ -37,7 +38,7 @@ export async function generateKeys(directory: string, plan: KeyPlan): Promise<Ke
   const refusal = new Fault('usage', `Cannot generate keys in ${directory}: it is there already and not empty`, {
     hint: `bisque keys show --keys ${directory}`,
   })
-  await hostFault(directory, () => mkdir(dirname(target), { recursive: true }))
+  await hostFault(directory, () => makeFolder(dirname(target)))
   const fresh = await hostFault(directory, () => mkdtemp(join(dirname(target), `.${basename(target)}-`)))
   try {
     const pairs = await Promise.all(KEY_ROLES.map(async (role) => [role, await generatePair(role, plan)] as const))

@@ -1,4 +1,4 @@
-import { constants, copyFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { constants, copyFileSync, existsSync, readdirSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { object } from '@optique/core/constructs'
@@ -55,7 +55,8 @@ export const run: Run<InitOptions> = async ({ directory, template }) => {
   if (recipe !== undefined) {
     throw new Fault('usage', `Cannot write recipe: ${recipe} would be overwritten`, { hint: 'bisque init NEW-FOLDER' })
   }
-  mkdirSync(directory, { recursive: true })
+  const { makeFolder } = await import('../../store/store.ts')
+  await makeFolder(directory)
   const fresh = files.filter(({ to }) => !there.includes(to))
   for (const { from, to } of fresh) copyFileSync(from, to, constants.COPYFILE_EXCL)
   const written = fresh.map(({ to }) => to)
