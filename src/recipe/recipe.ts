@@ -18,16 +18,24 @@ export interface RecipeInput extends RecipeSettings {
   profiles?: Readonly<Record<string, RecipeSettings>>
 }
 
-export interface Recipe {
-  /** Folder that relative paths count from; `bisque.lock`, `keys/` and `out/` lie in it. */
-  directory: string
-  /** Absolute path of `recipe.ts`. */
-  file: string
+/** One image that a recipe makes: the main one, a sub-image, or the initrd. */
+export interface ImageRecipe {
+  /** `main`, `default-initrd`, or the sub-image's name in `mkosi.images/`. */
+  name: string
   settings: Settings
   /** Where each value came from: `recipe.ts:12:3`, `profile desktop (recipe.ts:30:5)`, `--set`, `default`. */
   origins: ReadonlyMap<Key, string>
   /** Names of the profiles that were applied, in order. */
   profiles: readonly string[]
+}
+
+export interface Recipe extends ImageRecipe {
+  /** Folder that relative paths count from; `bisque.lock`, `keys/` and `out/` lie in it. */
+  directory: string
+  /** Absolute path of `recipe.ts` or `mkosi.conf`. */
+  file: string
+  /** Images that are made before the main one, dependencies first. The default initrd is one of them where it is wanted. */
+  subimages: readonly ImageRecipe[]
   /** Names of all profiles that the recipe has. */
   knownProfiles: readonly string[]
   /** What is not wrong but without effect, for the report. */
@@ -81,7 +89,7 @@ export async function loadRecipe(path: string, options: LoadOptions = {}): Promi
   }
   if (problems.length > 0) throw recipeFault(problems, basename(file))
   const knownProfiles = [...source.profiles.keys()]
-  return { directory, file, settings, origins, profiles, knownProfiles, notes: notes(assignments) }
+  return { name: 'main', directory, file, settings, origins, profiles, subimages: [], knownProfiles, notes: notes(assignments) }
 }
 
 /** The digest of what decides which packages are chosen; the lock is for one such request. */

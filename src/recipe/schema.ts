@@ -129,13 +129,13 @@ export const SETTINGS = {
   /** Profiles to apply, in this order; `--profile` adds to it. */
   profiles:                      row('Config', names, { scope: 'inherit' }),
   /** Sub-images that are built first. */
-  dependencies:                  later('Config', names),
+  dependencies:                  row('Config', names),
   /** The oldest version that understands this recipe. */
-  minimumVersion:                later('Config', string, { scope: 'main' }),
+  minimumVersion:                row('Config', string, { scope: 'main' }),
   /** Scripts that print more configuration. */
-  configureScripts:              later('Config', paths, { reason: 'not supported yet; recipe.ts is a program already' }),
+  configureScripts:              row('Config', paths),
   /** Variables of the caller's environment that scripts see. */
-  passEnvironment:               later('Config', arguments_, { scope: 'main' }),
+  passEnvironment:               row('Config', arguments_, { scope: 'main' }),
 
   // ── Distribution ───────────────────────────────────────────────────────────────────────────────────────────────────
   /** Whose packages to use. */
@@ -165,9 +165,9 @@ export const SETTINGS = {
   /** Name of the image without extension. mkosi leaves the architecture out; channels that serve several need it in. */
   output:                        row('Output', filename, { defaultFrom: (get) => ['imageId', 'imageVersion', 'architecture'].map(get).filter((part) => part !== undefined).join('_') }),
   /** Extension of the image. */
-  outputExtension:               later('Output', filename),
+  outputExtension:               row('Output', filename),
   /** Size of the disk image. */
-  outputSize:                    later('Output', size),
+  outputSize:                    row('Output', size),
   /** Compress the artifacts. */
   compressOutput:                row('Output', choice(['none', 'zstd'], { yes: 'zstd', no: 'none', also: { zst: 'zstd' }, later: ['xz', 'bz2', 'gz', 'gzip', 'lz4', 'lzma'] }), { default: 'none' }),
   /** How hard to compress the artifacts. */
@@ -181,17 +181,17 @@ export const SETTINGS = {
   /** Name of the image: in file names, os-release and updates. */
   imageId:                       row('Output', type.matching('a name of letters, digits, ".", "_" and "-"', /^[A-Za-z0-9][\w.-]*$/), { scope: 'inherit', default: 'image' }),
   /** Labels of an OCI image. */
-  ociLabels:                     later('Output', pairs()),
+  ociLabels:                     row('Output', pairs()),
   /** Annotations of an OCI image. */
-  ociAnnotations:                later('Output', pairs()),
+  ociAnnotations:                row('Output', pairs()),
   /** Parts to write as files of their own. mkosi leaves partitions out by default; updates are made of them. */
   splitArtifacts:                row('Output', listOr(choice(SPLITTABLE, { later: ['tar', 'kernel-modules-initrd', 'repart-definitions'] }), ['uki', 'kernel', 'initrd', 'partitions'], ['uki', 'kernel', 'initrd']), { default: ['uki', 'partitions'] }),
   /** Folders of partition definitions. */
-  repartDirectories:             later('Output', paths),
+  repartDirectories:             row('Output', paths),
   /** Bytes in a sector of the disk. */
   sectorSize:                    row('Output', oneOf(512, 4096), { scope: 'inherit', default: 512 }),
   /** Ship only what differs from the base trees. */
-  overlay:                       later('Output', boolean),
+  overlay:                       row('Output', boolean),
   /** GUID that all others follow from. Follows from the image's id by default, where mkosi draws one at random. */
   seed:                          row('Output', type.guid, { defaultFrom: (get) => derivedGuid(SEED_NAMESPACE, String(get('imageId'))) }),
   /** Make the image bootable from a CD. */
@@ -203,25 +203,25 @@ export const SETTINGS = {
   /** Publisher of the CD. */
   elToritoPublisher:             later('Output', string),
   /** Scripts run by `mkosi clean`. */
-  cleanScripts:                  later('Output', paths, { reason: 'not supported: there is nothing to clean' }),
+  cleanScripts:                  row('Output', paths),
 
   // ── Content ────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** Packages in the image. */
   packages:                      row('Content', names, { resolves: true }),
   /** Packages that only build scripts see. */
-  buildPackages:                 later('Content', names, { resolves: true }),
+  buildPackages:                 row('Content', names, { resolves: true }),
   /** Packages that are installed last, after the cached part. */
-  volatilePackages:              later('Content', names, { resolves: true }),
+  volatilePackages:              row('Content', names, { resolves: true }),
   /** Folders of packages to use beside the repositories. */
-  packageDirectories:            later('Content', paths, { scope: 'universal', resolves: true }),
+  packageDirectories:            row('Content', paths, { scope: 'universal', resolves: true }),
   /** Folders of packages to use for the volatile part. */
-  volatilePackageDirectories:    later('Content', paths, { scope: 'universal', resolves: true }),
+  volatilePackageDirectories:    row('Content', paths, { scope: 'universal', resolves: true }),
   /** Install what packages merely recommend. */
   withRecommends:                row('Content', boolean, { resolves: true, default: false }),
   /** Keep documentation. */
   withDocs:                      row('Content', boolean, { default: true }),
   /** Trees to build upon instead of an empty one. */
-  baseTrees:                     later('Content', paths),
+  baseTrees:                     row('Content', paths),
   /** Trees copied in before packages are installed. */
   skeletonTrees:                 row('Content', trees),
   /** Trees copied in after packages are installed. */
@@ -235,11 +235,11 @@ export const SETTINGS = {
   /** The one time in the image, in seconds; by default that of the lock's snapshot. */
   sourceDateEpoch:               row('Content', integer(0), { scope: 'multiversal' }),
   /** Scripts run before anything else, to update sources. */
-  syncScripts:                   later('Content', paths),
+  syncScripts:                   row('Content', paths),
   /** Scripts run after packages are installed; called with `final`. */
   prepareScripts:                row('Content', paths),
   /** Scripts that compile things for the image. */
-  buildScripts:                  later('Content', paths),
+  buildScripts:                  row('Content', paths),
   /** Scripts run after packages and trees are in. */
   postInstallationScripts:       row('Content', paths),
   /** Scripts run last, on the finished tree. */
@@ -259,29 +259,29 @@ export const SETTINGS = {
   /** Name of the unified kernel image on the ESP, without `.efi`. */
   unifiedKernelImageFormat:      row('Content', filename),
   /** Further boot entries inside the unified kernel image. */
-  unifiedKernelImageProfiles:    later('Content', paths),
+  unifiedKernelImageProfiles:    row('Content', paths),
   /** Initrds to use instead of the one built from packages. */
-  initrds:                       later('Content', paths),
+  initrds:                       row('Content', paths),
   /** Put the build machine's microcode into the initrd. */
   microcodeHost:                 row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Sets of features for the initrd. */
-  initrdProfiles:                later('Content', names, { scope: 'initrd', resolves: true }),
+  initrdProfiles:                row('Content', names, { scope: 'initrd', resolves: true }),
   /** Packages in the initrd, beside the default ones. */
   initrdPackages:                row('Content', names, { scope: 'initrd', resolves: true }),
   /** Volatile packages in the initrd. */
-  initrdVolatilePackages:        later('Content', names, { scope: 'initrd', resolves: true }),
+  initrdVolatilePackages:        row('Content', names, { scope: 'initrd', resolves: true }),
   /** Device trees for the unified kernel image. */
   devicetrees:                   later('Content', names),
   /** Picture shown while the kernel starts. */
-  splash:                        later('Content', type.imagePath),
+  splash:                        row('Content', type.imagePath),
   /** Arguments added to the kernel command line. */
   kernelCommandLine:             row('Content', arguments_),
   /** Kernel modules in the image, as globs; `-` before one leaves out. Empty keeps all. */
   kernelModules:                 row('Content', names),
   /** The older form of `KernelModules=`, with regular expressions. */
-  kernelModulesInclude:          later('Content', names),
+  kernelModulesInclude:          row('Content', names),
   /** The older form of `KernelModules=-`, with regular expressions. */
-  kernelModulesExclude:          later('Content', names),
+  kernelModulesExclude:          row('Content', names),
   /** Keep the modules that the build machine has loaded. */
   kernelModulesIncludeHost:      row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Whether the initrd gets kernel modules. */
@@ -289,17 +289,17 @@ export const SETTINGS = {
   /** Kernel modules in the initrd, as globs; `-` before one leaves out. `default` stands for the usual ones. */
   kernelInitrdModules:           row('Content', names, { default: ['default'] }),
   /** The older form of `KernelInitrdModules=`, with regular expressions. */
-  kernelModulesInitrdInclude:    later('Content', names),
+  kernelModulesInitrdInclude:    row('Content', names),
   /** The older form of `KernelInitrdModules=-`, with regular expressions. */
-  kernelModulesInitrdExclude:    later('Content', names),
+  kernelModulesInitrdExclude:    row('Content', names),
   /** Give the initrd the modules that the build machine has loaded. */
   kernelModulesInitrdIncludeHost: row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Firmware in the image, as globs; `-` before one leaves out. */
   firmwareFiles:                 row('Content', names),
   /** The older form of `FirmwareFiles=`, with regular expressions. */
-  firmwareInclude:               later('Content', names),
+  firmwareInclude:               row('Content', names),
   /** The older form of `FirmwareFiles=-`, with regular expressions. */
-  firmwareExclude:               later('Content', names),
+  firmwareExclude:               row('Content', names),
   /** Locale of the system: `C.UTF-8`. */
   locale:                        row('Content', string),
   /** Locale of messages. */
@@ -319,7 +319,7 @@ export const SETTINGS = {
   /** Log root in on the consoles. */
   autologin:                     row('Content', boolean, { default: false }),
   /** Make the tree an initrd. */
-  makeInitrd:                    later('Content', boolean),
+  makeInitrd:                    row('Content', boolean),
   /** Run an SSH server on a socket to the host. */
   ssh:                           later('Content', choice(['always', 'auto', 'runtime', 'never'], { yes: 'always', no: 'never' })),
   /** Write SELinux labels. */
@@ -331,11 +331,11 @@ export const SETTINGS = {
   /** Put the keys on the ESP for firmware in setup mode to enrol. */
   secureBootAutoEnroll:          row('Validation', boolean, { default: true }),
   /** Key that signs for Secure Boot. */
-  secureBootKey:                 later('Validation', path, { scope: 'universal', reason: 'not supported yet; keys are taken from --keys DIR' }),
+  secureBootKey:                 row('Validation', path, { scope: 'universal' }),
   /** Where that key is kept. */
   secureBootKeySource:           later('Validation', keySource, { scope: 'universal' }),
   /** Certificate of that key. */
-  secureBootCertificate:         later('Validation', path, { scope: 'universal', reason: 'not supported yet; certificates are taken from --keys DIR' }),
+  secureBootCertificate:         row('Validation', path, { scope: 'universal' }),
   /** Where that certificate is kept. */
   secureBootCertificateSource:   later('Validation', keySource, { scope: 'universal' }),
   /** Program that signs for Secure Boot. */
@@ -343,27 +343,27 @@ export const SETTINGS = {
   /** dm-verity for `/usr`: `signed`. Any image of Bisque's has it. */
   verity:                        row('Validation', choice(['signed'], { yes: 'signed', also: { auto: 'signed' }, later: ['disabled', 'hash', 'defer'] }), { default: 'signed' }),
   /** Key that signs root hashes. */
-  verityKey:                     later('Validation', path, { scope: 'universal', reason: 'not supported yet; keys are taken from --keys DIR' }),
+  verityKey:                     row('Validation', path, { scope: 'universal' }),
   /** Where that key is kept. */
   verityKeySource:               later('Validation', keySource, { scope: 'universal' }),
   /** Certificate of that key. */
-  verityCertificate:             later('Validation', path, { scope: 'universal', reason: 'not supported yet; certificates are taken from --keys DIR' }),
+  verityCertificate:             row('Validation', path, { scope: 'universal' }),
   /** Where that certificate is kept. */
   verityCertificateSource:       later('Validation', keySource, { scope: 'universal' }),
   /** Sign the expected PCR 11 values, one policy for each boot phase. */
   signExpectedPcr:               row('Validation', feature, { default: true }),
   /** Key that signs expected PCR values. */
-  signExpectedPcrKey:            later('Validation', path, { scope: 'inherit', reason: 'not supported yet; keys are taken from --keys DIR' }),
+  signExpectedPcrKey:            row('Validation', path, { scope: 'inherit' }),
   /** Where that key is kept. */
   signExpectedPcrKeySource:      later('Validation', keySource, { scope: 'inherit' }),
   /** Certificate of that key. */
-  signExpectedPcrCertificate:    later('Validation', path, { scope: 'inherit', reason: 'not supported yet; certificates are taken from --keys DIR' }),
+  signExpectedPcrCertificate:    row('Validation', path, { scope: 'inherit' }),
   /** Where that certificate is kept. */
   signExpectedPcrCertificateSource: later('Validation', keySource, { scope: 'inherit' }),
   /** File with the passphrase of encrypted partitions. */
-  passphrase:                    later('Validation', path, { secret: true }),
+  passphrase:                    row('Validation', path, { secret: true }),
   /** Write a SHA256SUMS file. */
-  checksum:                      later('Validation', boolean),
+  checksum:                      row('Validation', boolean),
   /** Sign SHA256SUMS with OpenPGP. */
   sign:                          later('Validation', boolean),
   /** OpenPGP key for that. */
@@ -399,7 +399,7 @@ export const SETTINGS = {
   /** Whether to use cached package lists. */
   cacheOnly:                     idle('Build', choice(['always', 'auto', 'metadata', 'never'], { yes: 'always', no: 'auto', also: { none: 'auto' } }), 'the lock decides what is used; --offline keeps off the network', { scope: 'inherit' }),
   /** Configuration of the package manager, such as further repositories. */
-  sandboxTrees:                  later('Build', trees, { scope: 'universal', resolves: true }),
+  sandboxTrees:                  row('Build', trees, { scope: 'universal', resolves: true }),
   /** Folder for temporary files. */
   workspaceDirectory:            idle('Build', path, 'work is done below the cache; use --cache', { scope: 'multiversal' }),
   /** Folder for cached images. */
@@ -409,7 +409,7 @@ export const SETTINGS = {
   /** Folder for downloaded packages. */
   packageCacheDirectory:         idle('Build', path, 'use --cache', { scope: 'multiversal' }),
   /** Folder that build scripts keep their objects in. */
-  buildDirectory:                later('Build', path, { scope: 'universal' }),
+  buildDirectory:                row('Build', path, { scope: 'universal' }),
   /** What tells build folders apart. */
   buildKey:                      later('Build', string, { scope: 'inherit' }),
   /** Use btrfs subvolumes. */
@@ -419,17 +419,17 @@ export const SETTINGS = {
   /** Remember the command line of a build. */
   history:                       idle('Build', boolean, 'each command says all it needs', { scope: 'main' }),
   /** Sources that scripts see. */
-  buildSources:                  later('Build', trees, { scope: 'multiversal' }),
+  buildSources:                  row('Build', trees, { scope: 'multiversal' }),
   /** Give scripts a throw-away copy of the sources. */
-  buildSourcesEphemeral:         later('Build', choice(['yes', 'no', 'buildcache'], { yes: 'yes', no: 'no' }), { scope: 'multiversal' }),
+  buildSourcesEphemeral:         row('Build', choice(['yes', 'no', 'buildcache'], { yes: 'yes', no: 'no' }), { scope: 'multiversal' }),
   /** Variables that scripts see. */
   environment:                   row('Build', pairs(true)),
   /** Files with such variables. */
-  environmentFiles:              later('Build', paths),
+  environmentFiles:              row('Build', paths),
   /** Whether build scripts run tests. */
-  withTests:                     later('Build', boolean, { scope: 'universal' }),
+  withTests:                     row('Build', boolean, { scope: 'universal' }),
   /** Let scripts use the network. */
-  withNetwork:                   later('Build', boolean, { scope: 'universal' }),
+  withNetwork:                   row('Build', boolean, { scope: 'universal' }),
   /** Proxy for downloads. */
   proxyUrl:                      later('Build', string, { scope: 'multiversal' }),
   /** Hosts that need no proxy. */
@@ -441,7 +441,7 @@ export const SETTINGS = {
   /** Key for the proxy. */
   proxyClientKey:                later('Build', path, { scope: 'multiversal', secret: true }),
   /** Mark scripts executable. */
-  makeScriptsExecutable:         later('Build', boolean, { scope: 'multiversal' }),
+  makeScriptsExecutable:         row('Build', boolean, { scope: 'multiversal' }),
   /** Own files in the foreign UID range. */
   foreignUidRange:               later('Build', boolean, { name: 'ForeignUIDRange', scope: 'main' }),
 
@@ -451,13 +451,13 @@ export const SETTINGS = {
   /** Run on a copy of the image that is dropped afterwards. */
   ephemeral:                     idle('Runtime', boolean, '`bisque vm` always runs on a throw-away copy unless told --keep', { scope: 'main' }),
   /** Credentials passed to the running image. */
-  credentials:                   later('Runtime', pairs(), { scope: 'main', secret: true }),
+  credentials:                   row('Runtime', pairs(), { scope: 'main', secret: true }),
   /** Arguments added to the kernel command line when run. */
-  kernelCommandLineExtra:        later('Runtime', arguments_, { scope: 'main' }),
+  kernelCommandLineExtra:        row('Runtime', arguments_, { scope: 'main' }),
   /** Trees mounted when run. */
   runtimeTrees:                  later('Runtime', trees, { scope: 'main' }),
   /** Size that the disk is grown to when run. */
-  runtimeSize:                   later('Runtime', size, { scope: 'main' }),
+  runtimeSize:                   row('Runtime', size, { scope: 'main' }),
   /** Network when run. */
   runtimeNetwork:                later('Runtime', choice(['interface', 'user', 'none']), { scope: 'main' }),
   /** Mount the sources when run. */
@@ -479,9 +479,9 @@ export const SETTINGS = {
   /** Console of the virtual machine. */
   console:                       later('Runtime', choice(['interactive', 'read-only', 'native', 'gui', 'headless']), { scope: 'main' }),
   /** Processors of the virtual machine. */
-  cpus:                          later('Runtime', integer(0), { name: 'CPUs', scope: 'main', reason: 'not supported yet; use bisque vm --cpus' }),
+  cpus:                          row('Runtime', integer(0), { name: 'CPUs', scope: 'main' }),
   /** Memory of the virtual machine. */
-  ram:                           later('Runtime', size, { name: 'RAM', scope: 'main', reason: 'not supported yet; use bisque vm --memory' }),
+  ram:                           row('Runtime', size, { name: 'RAM', scope: 'main' }),
   /** Memory the virtual machine can grow to. */
   maxMem:                        later('Runtime', size, { scope: 'main' }),
   /** Use KVM. */
