@@ -6,6 +6,7 @@ import type { FatEntry } from '../formats/fat.ts'
 import { decodeGpt } from '../formats/gpt.ts'
 import type { ReadAt } from '../formats/struct.ts'
 import { checkLink, type Link } from './link.ts'
+import type { Chain } from './trust.ts'
 
 export interface Disk {
   path: string
@@ -59,7 +60,7 @@ export const readWithin =
     at < 0 || at >= sizeBytes ? new Uint8Array() : disk.read(offset + at, Math.min(length, sizeBytes - at))
 
 /** Both copies of the table agree and cover the file, partitions do not overlap, and what they are for is known. */
-export async function checkTable(disk: Disk, links: Link[]): Promise<DiskPartition[] | undefined> {
+export async function checkTable(disk: Disk, chain: Chain, links: Link[]): Promise<DiskPartition[] | undefined> {
   return checkLink(links, 'partition table', ({ evidence, wrong }) => {
     const gpt = decodeGpt(disk.read)
     const { sectorSize } = gpt
@@ -72,13 +73,18 @@ export async function checkTable(disk: Disk, links: Link[]): Promise<DiskPartiti
     })
     for (const [i, { number, designator }] of partitions.entries())
       if (designator === undefined) wrong(`partition ${number} has type ${gpt.partitions[i]!.type}, no Discoverable Partition`)
-    for (const needed of ['esp', 'usr', 'usr-verity', 'usr-verity-sig'] as const)
+    for (const needed of neededPartitions(chain))
       if (!partitions.some(({ designator }) => designator === needed)) wrong(`there is no ${needed} partition`)
     if (partitions.filter(({ designator }) => designator === 'esp').length > 1) wrong('there is more than one ESP')
     const names = partitions.map(({ designator }) => designator ?? 'unknown').join(' ')
     evidence(`2 equal copies, ${partitions.length} partitions: ${names}`)
     return partitions
   })
+}
+
+function neededPartitions({ verity, signature, bootable }: Chain): string[] {
+  const trees = verity ? [verity, `${verity}-verity`, ...(signature ? [`${verity}-verity-sig`] : [])] : []
+  return [...(bootable ? ['esp'] : []), ...trees]
 }
 
 /** A file's content, in one piece of memory. */

@@ -7,7 +7,7 @@ import type { ReadAt } from '../formats/struct.ts'
 import { type Disk, type DiskPartition, readFile, readWithin } from './disk.ts'
 import { checkEnrolments } from './enrolment.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
-import { includesBytes, nameOf, type Trust } from './trust.ts'
+import { chainOf, includesBytes, nameOf, type Trust } from './trust.ts'
 import { checkUki, isUki, type UkiFacts } from './uki.ts'
 
 export interface EspFacts {
@@ -46,8 +46,10 @@ export async function checkEsp(disk: Disk, partitions: readonly DiskPartition[],
     const uki = await checkUki(entry.path, program.bytes, program.pe, trust, links)
     if (uki) facts.ukis.push({ ...uki, digest: program.digest })
   }
-  if (!links.some(({ name }) => name.startsWith('UKI '))) leaveUnchecked(links, 'UKI', 'there is none on the ESP')
-  await checkLink(links, 'systemd-boot', (finding) => checkBootLoader(digests, architecture, finding))
+  const { bootable } = chainOf(trust)
+  if (bootable && !links.some(({ name }) => name.startsWith('UKI '))) leaveUnchecked(links, 'UKI', 'there is none on the ESP')
+  if (bootable || digests.size > 0)
+    await checkLink(links, 'systemd-boot', (finding) => checkBootLoader(digests, architecture, finding))
   await checkEnrolments(found.fat, read, trust, links)
   return facts
 }
@@ -77,7 +79,10 @@ function checkProgram(entry: FatEntry, read: ReadAt, architecture: Architecture,
   const signatures = checkAuthenticode(bytes)
   const trusted = signatures.find((s) => s.problems.length === 0 && s.certificate && includesBytes(trust.db, s.certificate))
   if (trusted) evidence(`signed by ${nameOf(trusted.certificate!)}`)
-  else if (signatures.length === 0) wrong('it is not signed')
+  else if (signatures.length === 0) {
+    if (chainOf(trust).secureBoot) wrong('it is not signed')
+    else evidence('not signed')
+  }
   for (const { certificate, problems } of trusted ? [] : signatures) {
     const by = certificate ? nameOf(certificate) : 'an unknown certificate'
     wrong(`its signature by ${by} does not count: ${problems.join(', ') || 'the certificate is not a trusted db certificate'}`)

@@ -12,11 +12,11 @@ import { checkTable, type Disk, type DiskPartition, openDisk } from './disk.ts'
 import { checkEsp, type EspFacts } from './esp.ts'
 import { type Link, leaveUnchecked } from './link.ts'
 import { checkArtifacts, checkManifest } from './manifest.ts'
-import type { Trust } from './trust.ts'
+import { chainOf, type Trust } from './trust.ts'
 import { checkUsr } from './usr.ts'
 
 export type { Link } from './link.ts'
-export type { Trust } from './trust.ts'
+export type { Chain, Trust } from './trust.ts'
 
 /** Checks every link; gives back all of them, in the order of the boot. A Fault only where the file cannot be read. */
 export async function checkImage(path: string, trust: Trust, report: Report = new Report(() => {})): Promise<Link[]> {
@@ -44,20 +44,22 @@ export async function verifyImage(path: string, trust: Trust, report: Report = n
 
 async function checkChain(disk: Disk, trust: Trust, workers: Workers): Promise<{ links: Link[]; esp: EspFacts }> {
   const links: Link[] = []
-  const partitions = await checkTable(disk, links)
+  const chain = chainOf(trust)
+  const partitions = await checkTable(disk, chain, links)
   if (!partitions) {
     for (const name of ['ESP', 'UKI', ...USR_LINKS]) leaveUnchecked(links, name, 'there is no sound partition table')
     return { links, esp: { ukis: [] } }
   }
-  const esp = await checkEsp(disk, partitions, trust, links)
-  await checkUsrs(disk, partitions, esp, trust, workers, links)
+  const hasEsp = partitions.some(({ designator }) => designator === 'esp')
+  const esp = hasEsp || chain.bootable ? await checkEsp(disk, partitions, trust, links) : { ukis: [] }
+  if (chain.verity !== undefined) await checkTrees(disk, partitions, esp, trust, workers, links)
   return { links, esp }
 }
 
 const USR_LINKS = ['usr partitions', 'hash tree', 'usr file system', 'root hash signature']
 
-/** Each /usr that some UKI pins. An image has one; a disk in use may have two, and an empty place for the next. */
-async function checkUsrs(
+/** Each tree that some UKI pins. An image has one; a disk in use may have two, and an empty place for the next. */
+async function checkTrees(
   disk: Disk,
   partitions: readonly DiskPartition[],
   { ukis }: EspFacts,
@@ -65,9 +67,9 @@ async function checkUsrs(
   workers: Workers,
   links: Link[],
 ): Promise<void> {
-  const hashes = new Set(ukis.flatMap(({ usrHash }) => (usrHash === undefined ? [] : [usrHash])))
+  const hashes = new Set(ukis.flatMap((uki) => (uki.rootHash === undefined ? [] : [uki.rootHash])))
   for (const rootHash of hashes) {
-    const own = ukis.filter(({ usrHash }) => usrHash === rootHash)
+    const own = ukis.filter((uki) => uki.rootHash === rootHash)
     await checkUsr(disk, partitions, rootHash, own, trust, workers, links)
   }
   if (hashes.size === 0) for (const name of USR_LINKS) leaveUnchecked(links, name, 'no UKI names a root hash')

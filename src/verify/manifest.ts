@@ -73,7 +73,7 @@ export async function checkManifest(
     const compare = (name: string, said: unknown, found: unknown) => {
       if (canonical(said) !== canonical(found)) wrong(`${name} is ${show(said)}, the image has ${show(found)}`)
     }
-    compare('rootHash', manifest['rootHash'], uki.usrHash)
+    compare('rootHash', manifest['rootHash'], uki.rootHash)
     compare('commandLine', manifest['commandLine'], uki.commandLine)
     compare('kernel', manifest['kernel'], uki.uname)
     compare('pcr11', manifest['pcr11'], uki.pcr11)

@@ -1,4 +1,4 @@
-/** Whom an image's signatures must be by, and the common questions about certificates. */
+/** Whom an image's signatures must be by, what must be signed at all, and the common questions about certificates. */
 import type { KeyObject } from 'node:crypto'
 import { readCertificate } from '../formats/x509.ts'
 
@@ -12,7 +12,27 @@ export interface Trust {
   /** DER of the certificates an enrolment must bring as PK and KEK; where absent, it may bring any. */
   pk?: readonly Uint8Array[]
   kek?: readonly Uint8Array[]
+  /** What the chain must consist of; where absent, all of it. */
+  chain?: Chain
 }
+
+/** What an image's recipe promises. A link that was not promised may be missing; one that is there must hold all the same. */
+export interface Chain {
+  /** The file system under dm-verity, pinned by the command line. */
+  verity: 'usr' | 'root' | undefined
+  /** Its root hash is signed. */
+  signature: boolean
+  /** There is something to boot: a UKI on an ESP. */
+  bootable: boolean
+  /** EFI programs are signed. */
+  secureBoot: boolean
+  /** The UKI's default profile has signed PCR policies. */
+  policies: boolean
+}
+
+export const FULL_CHAIN: Chain = { verity: 'usr', signature: true, bootable: true, secureBoot: true, policies: true }
+
+export const chainOf = ({ chain }: Trust): Chain => chain ?? FULL_CHAIN
 
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0
 

@@ -18,12 +18,12 @@ import { type Pe, type PeSection, sectionContent } from '../formats/pe.ts'
 import { splitProfiles, UKI_SECTIONS } from '../formats/uki.ts'
 import { publicKeyOf } from '../formats/x509.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
-import { sameBytes, type Trust } from './trust.ts'
+import { type Chain, chainOf, sameBytes, type Trust } from './trust.ts'
 
 export interface UkiFacts {
   path: string
-  /** Root hash of the /usr that it boots. */
-  usrHash?: string
+  /** Root hash of the /usr (`usrhash=`) or root (`roothash=`) that it boots. */
+  rootHash?: string
   osRelease: string
   commandLine: string
   uname: string
@@ -38,7 +38,7 @@ interface Held {
   content: Uint8Array
 }
 
-const NEEDED = ['.linux', '.initrd', '.osrel', '.cmdline', '.uname', '.pcrsig', '.pcrpkey']
+const NEEDED = ['.linux', '.initrd', '.osrel', '.cmdline', '.uname']
 /** No honest text section comes near it; kernels and initrds are not decoded. */
 const MAX_TEXT_BYTES = 1 << 20
 
@@ -52,7 +52,7 @@ export async function checkUki(
   links: Link[],
 ): Promise<UkiFacts | undefined> {
   const policies = `PCR policies of ${path}`
-  const read = await checkLink(links, `UKI ${path}`, (finding) => readSections(path, bytes, pe, finding))
+  const read = await checkLink(links, `UKI ${path}`, (finding) => readSections(path, bytes, pe, chainOf(trust), finding))
   if (!read) {
     leaveUnchecked(links, policies, 'the sections of the UKI cannot be read')
     return undefined
@@ -68,7 +68,7 @@ export async function checkUki(
   return { ...facts, pcr11: pcr11 ?? {} }
 }
 
-function readSections(path: string, bytes: Uint8Array, pe: Pe, { evidence, wrong }: Finding) {
+function readSections(path: string, bytes: Uint8Array, pe: Pe, chain: Chain, { evidence, wrong }: Finding) {
   const sections = pe.sections.filter(isUkiSection).map((section): Held => {
     const { name, virtualSize, sizeOfRawData } = section
     if (virtualSize > sizeOfRawData) wrong(`section ${name} is ${virtualSize} bytes in memory, ${sizeOfRawData} in the file`)
@@ -77,18 +77,22 @@ function readSections(path: string, bytes: Uint8Array, pe: Pe, { evidence, wrong
   const profiles = splitProfiles(sections)
   for (const [i, profile] of profiles.entries()) {
     const where = profiles.length === 1 ? '' : ` in profile ${i}`
-    for (const name of NEEDED) {
+    const signed = chain.policies && i === 0 ? ['.pcrsig', '.pcrpkey'] : []
+    for (const name of [...NEEDED, ...signed]) {
       const count = profile.filter((section) => section.name === name).length
       if (count !== 1) wrong(`there ${count === 0 ? 'is no' : `are ${count}`} ${name}${where}, expected one`)
     }
   }
   const first = profiles[0]!
-  const hashes = profiles.map((profile) => usrHashOf(textOf(profile, '.cmdline'), wrong))
-  if (new Set(hashes).size > 1) wrong(`its profiles name different values of usrhash=: ${[...new Set(hashes)].join(', ')}`)
-  evidence(`${sections.length} sections, ${profiles.length === 1 ? '' : `${profiles.length} profiles, `}usrhash=${hashes[0]}`)
+  const { verity } = chain
+  const word = verity === 'root' ? 'roothash=' : 'usrhash='
+  const hashes = verity === undefined ? [] : profiles.map((profile) => hashOf(textOf(profile, '.cmdline'), word, wrong))
+  if (new Set(hashes).size > 1) wrong(`its profiles name different values of ${word}: ${[...new Set(hashes)].join(', ')}`)
+  const pinned = verity === undefined ? 'no verity' : `${word}${hashes[0]}`
+  evidence(`${sections.length} sections, ${profiles.length === 1 ? '' : `${profiles.length} profiles, `}${pinned}`)
   const facts = {
     path,
-    ...(hashes[0] === undefined ? {} : { usrHash: hashes[0] }),
+    ...(hashes[0] === undefined ? {} : { rootHash: hashes[0] }),
     osRelease: textOf(first, '.osrel'),
     commandLine: textOf(first, '.cmdline'),
     uname: textOf(first, '.uname'),
@@ -98,12 +102,12 @@ function readSections(path: string, bytes: Uint8Array, pe: Pe, { evidence, wrong
 
 const isUkiSection = ({ name }: PeSection): boolean => (UKI_SECTIONS as readonly string[]).includes(name)
 
-function usrHashOf(commandLine: string, wrong: (problem: string) => void): string | undefined {
-  const found = commandLine.split(/\s+/).filter((word) => word.startsWith('usrhash='))
-  const value = found[0]?.slice('usrhash='.length)
+function hashOf(commandLine: string, prefix: string, wrong: (problem: string) => void): string | undefined {
+  const found = commandLine.split(/\s+/).filter((word) => word.startsWith(prefix))
+  const value = found[0]?.slice(prefix.length)
   if (found.length === 1 && /^[0-9a-f]{64}$/.test(value!)) return value
   wrong(
-    `.cmdline has ${found.length === 0 ? 'no usrhash=' : JSON.stringify(found.join(' ').slice(0, 200))}, expected one root hash`,
+    `.cmdline has ${found.length === 0 ? `no ${prefix}` : JSON.stringify(found.join(' ').slice(0, 200))}, expected one root hash`,
   )
   return undefined
 }
@@ -118,19 +122,26 @@ function textOf(profile: readonly Held[], name: string): string {
   }
 }
 
-/** Every profile has, for every bank it has policies for, one by a trusted key for each phase path; and no others. */
+/**
+ * Every profile that has policies has, for each of their banks, one by a trusted key for each phase path, and no others.
+ * A profile that nothing is unsealed for has none; whether the default one must is the chain's matter.
+ */
 function checkPolicies(profiles: readonly Held[][], trusted: readonly KeyObject[], finding: Finding): UkiFacts['pcr11'] {
   const hashed = new Map<Held, MeasuredSection>()
   let table: UkiFacts['pcr11'] | undefined
   for (const [i, profile] of profiles.entries()) {
     const wrong = (problem: string) => finding.wrong(profiles.length === 1 ? problem : `profile ${i}: ${problem}`)
+    if (!profile.some(({ name }) => name === '.pcrsig')) {
+      table ??= tableOf(expectedPolicies('sha256', measured(profile, ['sha256'], hashed)))
+      continue
+    }
     const key = trustedKey(textOf(profile, '.pcrpkey'), trusted, wrong)
     const policies = parsePcrSignatures(textOf(profile, '.pcrsig'))
     const banks = (Object.keys(PCR_BANKS) as PcrBank[]).filter((bank) => policies.some((policy) => policy.bank === bank))
     if (!banks.includes('sha256')) wrong('.pcrsig has no policy for the sha256 bank')
     const wanted: PcrBank[] = banks.includes('sha256') ? banks : ['sha256', ...banks]
-    const measured = profile.map((section) => measure(section, wanted, hashed))
-    const expected = wanted.flatMap((bank) => expectedPolicies(bank, measured))
+    const sections = measured(profile, wanted, hashed)
+    const expected = wanted.flatMap((bank) => expectedPolicies(bank, sections))
     if (key) for (const problem of comparePolicies(policies, expected, key)) wrong(problem)
     table ??= tableOf(expected)
   }
@@ -139,6 +150,9 @@ function checkPolicies(profiles: readonly Held[][], trusted: readonly KeyObject[
   )
   return table ?? {}
 }
+
+const measured = (profile: readonly Held[], banks: readonly PcrBank[], hashed: Map<Held, MeasuredSection>) =>
+  profile.map((section) => measure(section, banks, hashed))
 
 /** Sections of the base are shared by profiles, and kernels are large: each is hashed once. */
 function measure(section: Held, banks: readonly PcrBank[], hashed: Map<Held, MeasuredSection>): MeasuredSection {

@@ -1,4 +1,4 @@
-/** /usr as a UKI pins it: the partitions its root hash names, every block of them, the signature, and what is inside. */
+/** The tree under verity, /usr or the root, as a UKI pins it: the partitions its root hash names, every block of them, the signature, and what is inside. */
 import { sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { formatSize } from '../base/size.ts'
@@ -17,7 +17,7 @@ import { verifyVerity } from '../image/verity.ts'
 import type { Workers } from '../run/workers.ts'
 import { type Disk, type DiskPartition, readWithin } from './disk.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
-import { nameOf, sameBytes, type Trust } from './trust.ts'
+import { chainOf, nameOf, sameBytes, type Trust } from './trust.ts'
 import type { UkiFacts } from './uki.ts'
 
 interface Pair {
@@ -30,7 +30,7 @@ const MAX_USR_BYTES = 32 * 2 ** 30
 const MAX_SIGNATURE_PARTITION_BYTES = 4 << 20
 const MAX_OS_RELEASE_BYTES = 64 << 10
 
-/** Checks the /usr of one root hash, which all of `ukis` boot. */
+/** Checks the tree of one root hash, which all of `ukis` boot. */
 export async function checkUsr(
   disk: Disk,
   partitions: readonly DiskPartition[],
@@ -40,21 +40,30 @@ export async function checkUsr(
   workers: Workers,
   links: Link[],
 ): Promise<void> {
-  const pair = await checkLink(links, 'usr partitions', (finding) => findPair(partitions, rootHash, finding))
+  const chain = chainOf(trust)
+  const verity = chain.verity ?? 'usr'
+  const pair = await checkLink(links, `${verity} partitions`, (finding) => findPair(partitions, verity, rootHash, finding))
   const dataBytes = pair && (await checkLink(links, 'verity superblock', (finding) => checkSuperblock(disk, pair, finding)))
   if (!pair || dataBytes === undefined) {
     leaveUnchecked(links, 'hash tree', 'the partitions of the root hash are not sound')
-    leaveUnchecked(links, 'usr file system', 'the partitions of the root hash are not sound')
+    leaveUnchecked(links, `${verity} file system`, 'the partitions of the root hash are not sound')
   } else {
     await checkLink(links, 'hash tree', (finding) => checkTree(disk, pair, rootHash, workers, finding))
     // Only what the tree covers: the kernel shows no more.
     const covered = { offset: pair.data.offset, sizeBytes: dataBytes }
-    await checkLink(links, 'usr file system', (finding) => checkFileSystem(disk, covered, ukis, finding))
+    await checkLink(links, `${verity} file system`, (finding) => checkFileSystem(disk, covered, verity, ukis, finding))
   }
-  await checkLink(links, 'root hash signature', (finding) => checkRootHashSignature(disk, partitions, rootHash, trust, finding))
+  const signatures = partitions.filter(({ designator }) => designator === `${verity}-verity-sig`)
+  if (!chain.signature && signatures.length === 0) return
+  await checkLink(links, 'root hash signature', (finding) => checkRootHashSignature(disk, signatures, rootHash, trust, finding))
 }
 
-function findPair(partitions: readonly DiskPartition[], rootHash: string, { evidence, wrong }: Finding): Pair | undefined {
+function findPair(
+  partitions: readonly DiskPartition[],
+  verity: 'usr' | 'root',
+  rootHash: string,
+  { evidence, wrong }: Finding,
+): Pair | undefined {
   const uuids = verityPartitionUuids(rootHash)
   const find = (designator: string, guid: string, half: string) => {
     const found = partitions.find((partition) => partition.designator === designator && partition.guid === guid)
@@ -65,10 +74,11 @@ function findPair(partitions: readonly DiskPartition[], rootHash: string, { evid
       )
     return found
   }
-  const data = find('usr', uuids.data, 'first')
-  const hash = find('usr-verity', uuids.hash, 'second')
+  const data = find(verity, uuids.data, 'first')
+  const hash = find(`${verity}-verity`, uuids.hash, 'second')
   if (!data || !hash) return undefined
-  if (data.architecture !== hash.architecture) wrong(`usr is for ${data.architecture}, usr-verity for ${hash.architecture}`)
+  if (data.architecture !== hash.architecture)
+    wrong(`${verity} is for ${data.architecture}, ${verity}-verity for ${hash.architecture}`)
   if (data.sizeBytes > MAX_USR_BYTES)
     throw new Fault(
       'format',
@@ -113,7 +123,6 @@ function checkRootHashSignature(
 ): void {
   const found: VeritySignature[] = []
   for (const partition of partitions) {
-    if (partition.designator !== 'usr-verity-sig') continue
     if (partition.sizeBytes > MAX_SIGNATURE_PARTITION_BYTES)
       throw new Fault('format', `partition ${partition.number} has ${partition.sizeBytes} bytes, expected at most 4 MiB`)
     found.push(decodeVeritySignature(readWithin(disk, partition)(0, partition.sizeBytes)))
@@ -144,24 +153,26 @@ function checkRootHashSignature(
 function checkFileSystem(
   disk: Disk,
   covered: { offset: number; sizeBytes: number },
+  verity: 'usr' | 'root',
   ukis: readonly UkiFacts[],
   { evidence, wrong }: Finding,
 ): void {
   const erofs = decodeErofs(readWithin(disk, covered), covered.sizeBytes)
-  const inside = parseOsRelease(readOsRelease(erofs))
+  const inside = parseOsRelease(readOsRelease(erofs, verity === 'usr' ? 'lib/os-release' : 'usr/lib/os-release'))
   for (const { path, osRelease } of ukis) {
     const outside = parseOsRelease(osRelease)
     for (const key of ['ID', 'IMAGE_ID', 'IMAGE_VERSION']) {
       const [a, b] = [inside.get(key), outside.get(key)]
-      if (a !== b) wrong(`os-release of /usr has ${key}=${a ?? ''}, .osrel of ${path} has ${key}=${b ?? ''}`)
+      if (a !== b)
+        wrong(`os-release of /${verity === 'usr' ? 'usr' : ''} has ${key}=${a ?? ''}, .osrel of ${path} has ${key}=${b ?? ''}`)
     }
   }
   const name = [inside.get('IMAGE_ID'), inside.get('IMAGE_VERSION')].filter((part) => part !== undefined).join(' ')
   evidence(`EROFS of ${formatSize(erofs.sizeBytes)}, ${erofs.inodes.size} paths, ${name || 'no image id'}`)
 }
 
-function readOsRelease(erofs: Erofs): string {
-  const inode = erofs.inodes.get('lib/os-release')
+function readOsRelease(erofs: Erofs, path: string): string {
+  const inode = erofs.inodes.get(path)
   if (inode?.type !== 'file') throw new Fault('format', '/usr/lib/os-release is no file')
   if (inode.sizeBytes > MAX_OS_RELEASE_BYTES) throw new Fault('format', `/usr/lib/os-release has ${inode.sizeBytes} bytes`)
   return Buffer.concat([...erofs.contents(inode)]).toString('utf8')
