@@ -11,4 +11,4 @@ const report = new Report((event) => {
   if (event.type === 'start') console.log(event.name)
 })
 const env = { cache, store: await openStore(cache), report, now: new Date(), offline: false }
-for (const name of ['vm', 'judge'] as const) console.log(name, (await relockTools(name, env)).tools.length, 'packages')
+for (const name of ['vm', 'mkfs', 'judge'] as const) console.log(name, (await relockTools(name, env)).tools.length, 'packages')

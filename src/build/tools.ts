@@ -20,11 +20,12 @@ import { loadLock, resolveLock, writeLock } from './lock.ts'
 // biome-ignore format: table
 const TOOLS = {
   vm: ['ovmf', 'qemu-system-x86', 'swtpm'],
+  mkfs: ['btrfs-progs', 'e2fsprogs', 'f2fs-tools', 'libarchive13t64', 'squashfs-tools', 'xfsprogs'],
   judge: [
-    'apt', 'apt-utils', 'attr', 'binutils', 'cpio', 'cryptsetup-bin', 'dose-distcheck', 'dosfstools', 'dpkg-dev', 'e2fsprogs',
-    'efitools', 'erofs-utils', 'fdisk', 'gdisk', 'gnupg', 'gpgv', 'initramfs-tools-core', 'jq', 'kmod', 'libarchive-tools',
-    'libcap2-bin', 'mkosi', 'mtools', 'openssl', 'osslsigncode', 'ovmf', 'python3-virt-firmware', 'qemu-utils', 'sbsigntool', 'squashfs-tools',
-    'systemd', 'systemd-boot', 'systemd-boot-efi', 'systemd-container', 'systemd-repart', 'systemd-ukify', 'xz-utils', 'zstd',
+    'apt', 'apt-utils', 'attr', 'binutils', 'btrfs-progs', 'cpio', 'cryptsetup-bin', 'dose-distcheck', 'dosfstools', 'dpkg-dev', 'e2fsprogs',
+    'efitools', 'erofs-utils', 'f2fs-tools', 'fdisk', 'gdisk', 'gnupg', 'gpgv', 'initramfs-tools-core', 'jq', 'kmod', 'libarchive-tools',
+    'libcap2-bin', 'mkosi', 'mtools', 'openssl', 'osslsigncode', 'ovmf', 'python3-virt-firmware', 'qemu-utils', 'sbsigntool', 'skopeo', 'squashfs-tools',
+    'systemd', 'systemd-boot', 'systemd-boot-efi', 'systemd-container', 'systemd-repart', 'systemd-ukify', 'umoci', 'xfsprogs', 'xz-utils', 'zstd',
   ],
 } as const
 
