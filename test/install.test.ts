@@ -25,12 +25,12 @@ describe('installDebian()', { skip: notBaked }, () => {
   // What it made belongs to others: only the namespace may remove it.
   after(() => inNamespace(['rm', '-rf', folder]))
 
-  const base: FetchedPackage[] = parseLock(readFileSync('examples/minimal/bisque.lock', 'utf8'), 'bisque.lock').initrd.map(
-    (p) => ({
+  const base: FetchedPackage[] = parseLock(readFileSync('examples/minimal/bisque.lock', 'utf8'), 'bisque.lock')
+    .groups.get('initrd')!
+    .map((p) => ({
       ...p,
       file: join(CACHE, 'store/sha256', p.sha256.slice(0, 2), p.sha256.slice(2)),
-    }),
-  )
+    }))
 
   /** A package made here. */
   function made(name: string, files: Record<string, string>, control: Record<string, string> = {}, fields = ''): FetchedPackage {

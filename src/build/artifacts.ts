@@ -5,7 +5,7 @@ import { digestOf, type Sha256, sha256 } from '../base/digest.ts'
 import type { Report } from '../base/report.ts'
 import { type DiskPlan, type Partition, planDisk, splitName, verityGuids, writeDisk } from '../image/disk.ts'
 import { formatManifest, type Manifest, type ManifestArtifact } from '../image/manifest.ts'
-import { formatLock, type Lock } from '../packages/lock.ts'
+import { formatLock, type Lock, packagesIn } from '../packages/lock.ts'
 import type { Package } from '../packages/package.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { HASH_FILE } from '../run/hash-file.ts'
@@ -156,7 +156,7 @@ function manifestOf({ recipe, lock, signing, epoch, parts }: ArtifactsInput, art
     recipe: recipeDigest(recipe),
     lock: sha256(formatLock(lock)),
     epoch,
-    packages: { image: packages(lock.image), initrd: packages(lock.initrd) },
+    packages: { image: packages(packagesIn(lock, 'image')), initrd: packages(packagesIn(lock, 'initrd')) },
     kernel: parts.kernel,
     commandLine: parts.commandLine,
     rootHash: parts.usr.rootHash,

@@ -15,7 +15,7 @@ import { putInPlace, writeArtifacts } from './artifacts.ts'
 import type { Env } from './env.ts'
 import { makeImage } from './image.ts'
 import { keysFor, trustOf } from './keys.ts'
-import { fetchLocked, lockFor } from './locked.ts'
+import { fetchLocked, lockFor, packagesOf } from './locked.ts'
 import { makeInitrdSystem, makeSystem } from './system.ts'
 import { onDisk, type Place, withWorkFolder } from './work.ts'
 
@@ -54,10 +54,13 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
       const parts = await onDisk(scratch, async () => {
         const [system, initrd] = await Promise.all([
           report.step('Make system', (report) =>
-            makeSystem({ recipe, packages: packages.image, keys: signing.directory, work: `${work}/image`, epoch }, report),
+            makeSystem(
+              { recipe, packages: packagesOf(packages, 'main'), keys: signing.directory, work: `${work}/image`, epoch },
+              report,
+            ),
           ),
           report.step('Make initrd', (report) =>
-            makeInitrdSystem({ packages: packages.initrd, work: `${work}/initrd`, epoch }, report),
+            makeInitrdSystem({ packages: packagesOf(packages, 'default-initrd'), work: `${work}/initrd`, epoch }, report),
           ),
         ])
         return makeImage({ recipe, signing, system, initrd, epoch, work }, report)

@@ -6,18 +6,39 @@ import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
 import { type LoadedRepository, loadRepository } from '../packages/deb/repository.ts'
 import { resolveDebian } from '../packages/deb/resolve.ts'
-import { diffLocks, formatLock, type Lock, type LockChange, lockRepository, parseLock, pinTo } from '../packages/lock.ts'
+import {
+  BASE_GROUPS,
+  diffLocks,
+  formatLock,
+  type Lock,
+  type LockChange,
+  lockRepository,
+  type Pins,
+  parseLock,
+  pinTo,
+} from '../packages/lock.ts'
 import type { Package } from '../packages/package.ts'
 import type { Repository } from '../packages/repository.ts'
-import { type Recipe, requestDigest } from '../recipe/recipe.ts'
-import { DEBIAN_ARCHITECTURES, initrdPackagesOf, repositoriesOf } from './distribution.ts'
+import type { Recipe } from '../recipe/recipe.ts'
+import { DEBIAN_ARCHITECTURES, repositoriesOf } from './distribution.ts'
 import type { Env } from './env.ts'
+import { type GroupRequest, groupsOf } from './groups.ts'
 
 export const lockPath = (recipe: Recipe): string => join(recipe.directory, 'bisque.lock')
 
 /** What the lock must answer: changes when, and only when, other packages may have to be chosen. */
-export const requestOf = (recipe: Recipe): string =>
-  digestOf({ settings: requestDigest(recipe), initrd: initrdPackagesOf(recipe.settings) })
+export function requestOf(recipe: Recipe): string {
+  const groups = [...groupsOf(recipe)].map(([name, group]) => {
+    const { packages, exclude, ...rest } = group
+    return [name, { packages: asSet(packages), exclude: asSet(exclude), ...rest }] as const
+  })
+  const { distribution, release, architecture, snapshot, repositories } = recipe.settings
+  const archive = { distribution, release, architecture, snapshot: snapshot ?? null, repositories: asSet(repositories) }
+  return digestOf({ archive, groups: Object.fromEntries(groups) })
+}
+
+/** Order and repetition decide nothing. */
+const asSet = (values: readonly string[]): string[] => [...new Set(values)].sort()
 
 export interface LockOptions {
   /** Packages to bring up to date while the others stay, or all of them. Absent: only what the recipe's change asks for. */
@@ -53,18 +74,13 @@ export async function lockRecipe(recipe: Recipe, options: LockOptions, env: Env)
     return { path, lock: before, changes: [], written: false }
   }
   const { settings } = recipe
-  const groups = {
-    image: { packages: settings.packages, exclude: settings.removePackages, recommends: settings.withRecommends },
-    initrd: { packages: initrdPackagesOf(settings), recommends: false },
-    tools: { packages: settings.toolsTreePackages, recommends: false, withEssential: false },
-  }
   const keep = before === undefined ? undefined : pinTo(before, options.update ?? [])
   const lock = await env.report.step('Lock packages', (report) =>
     resolveLock(
       {
         request,
         repositories: repositoriesOf(settings),
-        groups,
+        groups: groupsOf(recipe),
         keep,
         architecture: DEBIAN_ARCHITECTURES[settings.architecture],
       },
@@ -95,34 +111,53 @@ export async function writeLock(path: string, lock: Lock): Promise<void> {
   await rename(temporary, path)
 }
 
-interface Group {
-  packages: readonly string[]
-  exclude?: readonly string[]
-  recommends: boolean
-  withEssential?: boolean
-}
-
 export interface LockRequest {
   request: string
   repositories: readonly Repository[]
   architecture: string
-  groups: Readonly<Record<'image' | 'initrd' | 'tools', Group>>
+  groups: ReadonlyMap<string, GroupRequest>
   /** Versions to stay at while they are offered. */
-  keep?: ReturnType<typeof pinTo> | undefined
+  keep?: ReadonlyMap<string, Pins> | undefined
 }
 
 export async function resolveLock(wanted: LockRequest, env: Env): Promise<Lock> {
   const loaded = await loadRepositories(wanted.repositories, env)
-  const resolve = (name: 'image' | 'initrd' | 'tools', report: Report): Package[] => {
-    const group = wanted.groups[name]
-    if (group.packages.length === 0 && group.withEssential === false) return []
+  const groups = new Map<string, Package[]>(BASE_GROUPS.map((group) => [group, []]))
+  for (const [name, group] of wanted.groups) {
+    groups.set(
+      name,
+      await env.report.step(`Resolve ${name}`, (report) => resolveGroup(name, group, groups, loaded, wanted, report)),
+    )
+  }
+  const repositories = loaded.map(({ repository, release }) => lockRepository(repository, release))
+  return { request: wanted.request, repositories, groups }
+}
+
+function resolveGroup(
+  name: string,
+  group: GroupRequest,
+  groups: ReadonlyMap<string, readonly Package[]>,
+  loaded: readonly LoadedRepository[],
+  wanted: LockRequest,
+  report: Report,
+): Package[] {
+  const there = group.upon === undefined ? [] : everything(group.upon, wanted.groups, groups)
+  const prefer = wanted.keep?.get(name)
+  try {
     const found = resolveDebian(loaded, {
-      ...group,
+      packages: group.packages,
+      exclude: group.exclude,
+      recommends: group.recommends,
+      withEssential: group.withBase,
+      installed: there,
       architecture: wanted.architecture,
-      ...(wanted.keep ? { prefer: wanted.keep[name] } : {}),
+      ...(prefer ? { prefer } : {}),
     })
-    report.tell({ type: 'progress', done: found.packages.length, unit: 'packages' })
-    return found.packages.map(({ name, version, architecture, repository, filename, sizeBytes, sha256 }) => ({
+    const come = found.packages.filter(
+      (p) => !there.some((other) => other.name === p.name && other.architecture === p.architecture),
+    )
+    report.tell({ type: 'progress', done: come.length, unit: 'packages' })
+    return come.map(({ name, version, architecture, repository, filename, sizeBytes, sha256 }) => ({
       name,
       version,
       architecture,
@@ -131,19 +166,20 @@ export async function resolveLock(wanted: LockRequest, env: Env): Promise<Lock> 
       sizeBytes,
       sha256,
     }))
+  } catch (error) {
+    if (!(error instanceof Fault) || error.code !== 'resolve' || name === 'image') throw error
+    throw new Fault('resolve', `In [${name}]: ${error.message}`, error.hint === undefined ? {} : { hint: error.hint })
   }
-  const [image, initrd, tools] = [
-    await env.report.step('Resolve image', (report) => resolve('image', report)),
-    await env.report.step('Resolve initrd', (report) => resolve('initrd', report)),
-    resolve('tools', env.report),
-  ]
-  return {
-    request: wanted.request,
-    repositories: loaded.map(({ repository, release }) => lockRepository(repository, release)),
-    image,
-    initrd,
-    tools,
-  }
+}
+
+/** The packages of a group and of all it builds upon. */
+function everything(
+  name: string,
+  requests: ReadonlyMap<string, GroupRequest>,
+  groups: ReadonlyMap<string, readonly Package[]>,
+): Package[] {
+  const upon = requests.get(name)?.upon
+  return [...(upon === undefined ? [] : everything(upon, requests, groups)), ...(groups.get(name) ?? [])]
 }
 
 const loadRepositories = (repositories: readonly Repository[], env: Env): Promise<LoadedRepository[]> =>

@@ -9,7 +9,7 @@ import { isSuperseded } from '../packages/fetch.ts'
 import { loadRecipe } from '../recipe/recipe.ts'
 import { openStore } from '../store/store.ts'
 import { requireLock } from './lock.ts'
-import { fetchLocked } from './locked.ts'
+import { fetchLocked, packagesOf } from './locked.ts'
 
 test('fetchLocked() replaces what the mirror dropped where it may, says so, and leaves every other pin alone', {
   skip: notBaked,
@@ -40,7 +40,7 @@ test('fetchLocked() replaces what the mirror dropped where it may, says so, and 
   )
 
   const { packages } = await fetchLocked(recipe, lock, { relock: true }, env)
-  assert.ok(packages.image.some((p) => p.name === 'less' && p.version !== '600-1'))
+  assert.ok(packagesOf(packages, 'main').some((p) => p.name === 'less' && p.version !== '600-1'))
   const notes = events.flatMap((event) => (event.type === 'note' && event.level === 'warning' ? [event.message] : []))
   assert.equal(notes.filter((note) => /dropped less; updated .*bisque\.lock/.test(note)).length, 1, notes.join('\n'))
   const versions = (text: string) => [...text.matchAll(/^(\S+) (\S+) \S+ \S+ \d+ [0-9a-f]{64} /gm)].map((m) => `${m[1]} ${m[2]}`)

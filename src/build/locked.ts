@@ -5,13 +5,18 @@ import type { FetchedPackage } from '../packages/package.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { repositoriesOf } from './distribution.ts'
 import type { Env } from './env.ts'
+import { buildGroupOf, groupOf } from './groups.ts'
 import { loadLock, lockPath, lockRecipe, requireLock } from './lock.ts'
 
-export interface LockedPackages {
-  image: FetchedPackage[]
-  initrd: FetchedPackage[]
-  tools: FetchedPackage[]
-}
+/** Packages by group of the lock. */
+export type LockedPackages = ReadonlyMap<string, readonly FetchedPackage[]>
+
+/** What an image is installed from, by its name in the recipe: `main`, `default-initrd`, a sub-image's. */
+export const packagesOf = (locked: LockedPackages, image: string): readonly FetchedPackage[] => locked.get(groupOf(image)) ?? []
+
+/** What the build scripts of an image see beside its packages. */
+export const buildPackagesOf = (locked: LockedPackages, image: string): readonly FetchedPackage[] =>
+  locked.get(buildGroupOf(image)) ?? []
 
 /** The recipe's lock. A first build writes it, as a step of its own; a lock made for another request is a Fault. */
 export async function lockFor(recipe: Recipe, env: Env): Promise<Lock> {
@@ -40,7 +45,7 @@ export async function fetchLocked(
 }
 
 function fetchGroups(recipe: Recipe, lock: Lock, env: Env): Promise<LockedPackages> {
-  const all = [...lock.image, ...lock.initrd, ...lock.tools]
+  const all = [...lock.groups.values()].flat()
   return env.report.step('Fetch packages', async (report) => {
     const fetched = await fetchPackages(
       all,
@@ -48,8 +53,7 @@ function fetchGroups(recipe: Recipe, lock: Lock, env: Env): Promise<LockedPackag
       { store: env.store, offline: env.offline, snapshots: snapshotsOf(lock), ...(env.network ? { network: env.network } : {}) },
       report,
     )
-    const image = fetched.slice(0, lock.image.length)
-    const initrd = fetched.slice(lock.image.length, lock.image.length + lock.initrd.length)
-    return { image, initrd, tools: fetched.slice(lock.image.length + lock.initrd.length) }
+    let at = 0
+    return new Map([...lock.groups].map(([group, { length }]) => [group, fetched.slice(at, (at += length))]))
   })
 }

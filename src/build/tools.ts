@@ -12,7 +12,7 @@ import { digestOf } from '../base/digest.ts'
 import { debianRepositories } from '../packages/deb/debian.ts'
 import { unpackPackages } from '../packages/deb/unpack.ts'
 import { fetchPackages, isSuperseded } from '../packages/fetch.ts'
-import { type Lock, snapshotsOf } from '../packages/lock.ts'
+import { type Lock, packagesIn, snapshotsOf } from '../packages/lock.ts'
 import type { FetchedPackage } from '../packages/package.ts'
 import type { Env } from './env.ts'
 import { loadLock, resolveLock, writeLock } from './lock.ts'
@@ -73,7 +73,7 @@ export async function relockTools(name: ToolsName, env: Env): Promise<Lock> {
 
 const shippedLock = (name: ToolsName): string => fileURLToPath(new URL(`../../tools/${name}.lock`, import.meta.url))
 const renewedLock = (name: ToolsName, cache: string): string => join(cache, 'tools', `${name}.lock`)
-const treePath = (cache: string, lock: Lock): string => join(cache, 'tools', digestOf(lock.tools).slice(0, 16))
+const treePath = (cache: string, lock: Lock): string => join(cache, 'tools', digestOf(packagesIn(lock, 'tools')).slice(0, 16))
 const requestOf = (name: ToolsName): string => digestOf({ release: RELEASE, packages: TOOLS[name] })
 
 /** The lock in force: one that was renewed here because the shipped one is gone from the mirror, else the shipped one. */
@@ -103,7 +103,7 @@ async function fetchTools(name: ToolsName, lock: Lock, env: Env): Promise<{ lock
 const fetchLocked = (lock: Lock, env: Env): Promise<FetchedPackage[]> =>
   env.report.step('Fetch tools', (report) =>
     fetchPackages(
-      lock.tools,
+      packagesIn(lock, 'tools'),
       repositories(),
       { store: env.store, offline: env.offline, snapshots: snapshotsOf(lock), ...(env.network ? { network: env.network } : {}) },
       report,
@@ -124,13 +124,11 @@ const resolveTools = (name: ToolsName, env: Env): Promise<Lock> =>
         request: requestOf(name),
         repositories: repositories(),
         architecture: 'amd64',
-        groups: { image: NOTHING, initrd: NOTHING, tools: { packages: TOOLS[name], recommends: false } },
+        groups: new Map([['tools', { packages: TOOLS[name], exclude: [], recommends: false, withBase: true }]]),
       },
       { ...env, report },
     ),
   )
-
-const NOTHING = { packages: [], recommends: false, withEssential: false }
 
 const repositories = () => debianRepositories({ release: RELEASE, architecture: 'amd64' })
 

@@ -9,6 +9,7 @@ import {
   formatLockChange,
   type Lock,
   lockRepository,
+  packagesIn,
   parseLock,
   pinTo,
   requestDigest,
@@ -41,12 +42,19 @@ const lock: Lock = {
       digest: sha256('InRelease'),
     },
   ],
-  image: [packageOf('bash', '5.2.37-2+b3'), packageOf('adduser', '3.152', { architecture: 'all' })],
-  initrd: [packageOf('udev', '257.8-1~deb13u2')],
-  tools: [],
+  groups: new Map([
+    ['image', [packageOf('bash', '5.2.37-2+b3'), packageOf('adduser', '3.152', { architecture: 'all' })]],
+    ['initrd', [packageOf('udev', '257.8-1~deb13u2')]],
+    ['tools', []],
+  ]),
 }
 
 const text = formatLock(lock)
+
+const withGroup = (group: string, packages: Package[]): Lock => ({
+  ...lock,
+  groups: new Map([...lock.groups, [group, packages]]),
+})
 
 /** The message of the Fault about the lock after a change to its text. */
 function complaint(change: (text: string) => string): string {
@@ -75,13 +83,28 @@ udev 257.8-1~deb13u2 amd64 trixie 1234 ${sha256('udev 257.8-1~deb13u2')} pool/ma
 [tools]
 `,
   )
-  assert.equal(formatLock({ ...lock, image: lock.image.toReversed() }), text)
+  assert.equal(formatLock(withGroup('image', packagesIn(lock, 'image').toReversed())), text)
 })
 
 test('parseLock() reads back what formatLock() wrote', () => {
   assert.equal(formatLock(parseLock(text, 'bisque.lock')), text)
   assert.deepEqual(parseLock(text, 'bisque.lock').repositories, lock.repositories)
   assert.deepEqual(snapshotsOf(lock), new Map([['trixie', '20260912T075541Z']]))
+})
+
+test('parseLock() reads the groups of sub-images and build scripts, in order of their names after the three of every lock', () => {
+  const groups = new Map([
+    ['image:b', [packageOf('b')]],
+    ...lock.groups,
+    ['build', [packageOf('gcc')]],
+    ['image:a', [packageOf('a')]],
+  ])
+  const formatted = formatLock({ ...lock, groups })
+  assert.deepEqual(formatted.match(/^\[.*\]$/gm), ['[image]', '[initrd]', '[tools]', '[build]', '[image:a]', '[image:b]'])
+  const parsed = parseLock(formatted, 'bisque.lock')
+  assert.equal(formatLock(parsed), formatted)
+  assert.deepEqual(packagesIn(parsed, 'image:b'), [packageOf('b')])
+  assert.deepEqual(packagesIn(parsed, 'image:c'), [])
 })
 
 test('parseLock() either refuses with a Fault or reads what formats and parses again', () => {
@@ -128,7 +151,10 @@ test('parseLock() says where it found what it cannot take', () => {
     [/:6:1: adduser all appears twice in \[image\]/, (t) => t.replace(/(adduser.*\n)/, '$1$1')],
     [/:4:12: repository trixie appears twice/, (t) => t.replace(/(repository.*\n)/, '$1$1')],
     [/:4:1: expected \[image\], got "\[initrd\]"/, (t) => t.replace('[image]', '[initrd]')],
-    [/:10:1: expected no further group, got "\[tools\]"/, (t) => `${t}[tools]\n`],
+    [/:10:1: expected no further group, or .*, got "\[tools\]"/, (t) => `${t}[tools]\n`],
+    [/:11:1: expected no further group, or .*, got "\[build:a\]"/, (t) => `${t}[build:b]\n[build:a]\n`],
+    [/:11:1: expected no further group, or .*, got "\[build\]"/, (t) => `${t}[build]\n[build]\n`],
+    [/:10:1: expected no further group, or .*, got "\[image:\.\.\/x\]"/, (t) => `${t}[image:../x]\n`],
     [/:9:1: expected \[tools\], got the end of the file/, (t) => t.replace('[tools]\n', '')],
     [/:5:1: unresolved merge conflict/, (t) => t.replace('[image]\n', '[image]\n<<<<<<< HEAD\n')],
     [/:9:1: expected a line break at the end/, (t) => t.slice(0, -1)],
@@ -168,28 +194,35 @@ test('requestDigest() does not depend on the order of keys, but on every value',
 })
 
 test('diffLocks() tells what was added, removed, changed and rebuilt', () => {
-  const after: Lock = {
-    ...lock,
-    image: [packageOf('bash', '5.2.37-2+b4'), packageOf('adduser', '3.152', { architecture: 'all', sha256: sha256('other') })],
-    initrd: [packageOf('kmod', '34.2-2')],
-  }
+  const image = [
+    packageOf('bash', '5.2.37-2+b4'),
+    packageOf('adduser', '3.152', { architecture: 'all', sha256: sha256('other') }),
+  ]
+  const groups = new Map([
+    ...lock.groups,
+    ['image', image],
+    ['initrd', [packageOf('kmod', '34.2-2')]],
+    ['build', [packageOf('gcc')]],
+  ])
+  const after: Lock = { ...lock, groups }
   const changes = diffLocks(lock, after)
   assert.deepEqual(changes.map(formatLockChange), [
     '  adduser 3.152 (rebuilt)',
     '  bash 5.2.37-2+b3 → 5.2.37-2+b4',
     '+ kmod 34.2-2',
     '- udev 257.8-1~deb13u2',
+    '+ gcc 1.0',
   ])
   assert.deepEqual(
     changes.map((change) => change.group),
-    ['image', 'image', 'initrd', 'initrd'],
+    ['image', 'image', 'initrd', 'initrd', 'build'],
   )
   assert.deepEqual(diffLocks(lock, lock), [])
 })
 
 test('pinTo() keeps all but the named packages where they are', () => {
-  assert.deepEqual(pinTo(lock, ['bash']).image, new Map([['adduser', '3.152']]))
-  assert.deepEqual(pinTo(lock, []).initrd, new Map([['udev', '257.8-1~deb13u2']]))
-  assert.equal(pinTo(lock, 'all').image.size, 0)
+  assert.deepEqual(pinTo(lock, ['bash']).get('image'), new Map([['adduser', '3.152']]))
+  assert.deepEqual(pinTo(lock, []).get('initrd'), new Map([['udev', '257.8-1~deb13u2']]))
+  assert.equal(pinTo(lock, 'all').size, 0)
   assert.throws(() => pinTo(lock, ['bahs', 'udev']), /Cannot update bahs: not in the lock/)
 })

@@ -1,5 +1,5 @@
 /**
- * Lock: the packages of an image, its initrd and its tools, pinned by version, size and SHA-256, with the repositories
+ * Lock: the packages of images, their initrd and their tools, pinned by version, size and SHA-256, with the repositories
  * they came from. `bisque.lock` is its text: one package a line in a stable order, so that it diffs and merges well.
  *
  *   bisque-lock 1
@@ -9,6 +9,11 @@
  *   <name> <version> <architecture> <repository> <size> <sha256> <filename>
  *   [initrd]
  *   [tools]
+ *   [build]
+ *   [image:<sub-image>]
+ *
+ * The first three groups are always there; others follow in order of their names. `build` holds what build scripts see
+ * beside the packages of their image.
  *
  * A lock comes from anyone who can open a merge request. It cannot name a file outside its repository, and its digests
  * are checked against what is fetched; what it pins is only as trustworthy as its review.
@@ -20,17 +25,19 @@ import { shown } from './http.ts'
 import type { Package } from './package.ts'
 import type { Repository } from './repository.ts'
 
-export const LOCK_GROUPS = ['image', 'initrd', 'tools'] as const
-export type LockGroup = (typeof LOCK_GROUPS)[number]
-
 export interface Lock {
-  /** `requestDigest` of the settings that decided this resolution. */
+  /** `requestDigest` of what decided this resolution. */
   request: Sha256
   repositories: LockedRepository[]
-  image: Package[]
-  initrd: Package[]
-  tools: Package[]
+  /** `image`, `initrd` and `tools`, then `build`, `build:NAME` and `image:NAME` in order of their names. */
+  groups: Map<string, Package[]>
 }
+
+/** Groups that every lock has, in this order, before any other. */
+export const BASE_GROUPS = ['image', 'initrd', 'tools'] as const
+
+/** The packages of a group; none where the lock has no such group. */
+export const packagesIn = (lock: Lock, group: string): readonly Package[] => lock.groups.get(group) ?? []
 
 export interface LockedRepository extends Pick<Repository, 'id' | 'format' | 'architecture' | 'url' | 'suite' | 'components'> {
   /** When its metadata was signed: `YYYYMMDDTHHMMSSZ`, the snapshot archive's way to name a moment. */
@@ -61,9 +68,9 @@ export function formatLock(lock: Lock): string {
       ),
     )
   }
-  for (const group of LOCK_GROUPS) {
+  for (const group of groupsInOrder(lock)) {
     lines.push(`[${group}]`)
-    for (const p of [...lock[group]].sort(byName)) {
+    for (const p of [...packagesIn(lock, group)].sort(byName)) {
       lines.push([p.name, p.version, p.architecture, p.repository, p.sizeBytes, p.sha256, p.filename].join(' '))
     }
   }
@@ -75,8 +82,8 @@ export function parseLock(text: string, path: string): Lock {
   if (text.length > MAX_BYTES)
     throw new Fault('format', `Cannot read ${path}: ${text.length} bytes, expected at most ${MAX_BYTES}`)
   const reading: Reading = {
-    lock: { request: '', repositories: [], image: [], initrd: [], tools: [] },
-    groups: 0,
+    lock: { request: '', repositories: [], groups: new Map() },
+    group: undefined,
     seen: new Set(),
   }
   const problems: string[] = []
@@ -91,7 +98,7 @@ export function parseLock(text: string, path: string): Lock {
       if (problems.length === MAX_PROBLEMS) break
     }
   }
-  const absent = LOCK_GROUPS.slice(reading.groups)
+  const absent = BASE_GROUPS.slice(reading.lock.groups.size)
   if (problems.length === 0 && absent.length > 0)
     problems.push(
       `${path}:${lines.length + 1}:1: expected ${absent.map((group) => `[${group}]`).join(', ')}, got the end of the file`,
@@ -103,7 +110,7 @@ export function parseLock(text: string, path: string): Lock {
 }
 
 export interface LockChange {
-  group: LockGroup
+  group: string
   name: string
   architecture: string
   /** Version before; absent when added. */
@@ -115,9 +122,9 @@ export interface LockChange {
 /** What changed from one lock to another, in lock order. */
 export function diffLocks(before: Lock, after: Lock): LockChange[] {
   const changes: LockChange[] = []
-  for (const group of LOCK_GROUPS) {
-    const old = new Map(before[group].map((p) => [keyOf(p), p]))
-    const now = new Map(after[group].map((p) => [keyOf(p), p]))
+  for (const group of new Set([...groupsInOrder(before), ...groupsInOrder(after)])) {
+    const old = new Map(packagesIn(before, group).map((p) => [keyOf(p), p]))
+    const now = new Map(packagesIn(after, group).map((p) => [keyOf(p), p]))
     for (const p of [...new Map([...old, ...now]).values()].sort(byName)) {
       const [from, to] = [old.get(keyOf(p)), now.get(keyOf(p))]
       if (from && to && from.version === to.version && from.sha256 === to.sha256) continue
@@ -142,20 +149,24 @@ export type Pins = ReadonlyMap<string, string>
  * What `lock --update [PACKAGE…]` hands to the resolver: with packages named, everything else stays at its locked
  * version where that is still offered; with none named nothing is pinned. A name the lock does not hold is a Fault.
  */
-export function pinTo(lock: Lock, update: readonly string[] | 'all'): Record<LockGroup, Pins> {
+export function pinTo(lock: Lock, update: readonly string[] | 'all'): Map<string, Pins> {
   const free = new Set(update === 'all' ? [] : update)
-  const known = new Set(LOCK_GROUPS.flatMap((group) => lock[group].map((p) => p.name)))
+  const known = new Set([...lock.groups.values()].flatMap((packages) => packages.map((p) => p.name)))
   const unknown = [...free].filter((name) => !known.has(name))
   if (unknown.length > 0)
     throw new Fault('usage', `Cannot update ${unknown.join(', ')}: not in the lock`, { hint: 'bisque lock --update' })
-  const pins = (group: LockGroup): Pins =>
-    new Map(update === 'all' ? [] : lock[group].filter((p) => !free.has(p.name)).map((p) => [p.name, p.version]))
-  return { image: pins('image'), initrd: pins('initrd'), tools: pins('tools') }
+  if (update === 'all') return new Map()
+  const pins = (packages: readonly Package[]) =>
+    new Map(packages.filter((p) => !free.has(p.name)).map((p) => [p.name, p.version]))
+  return new Map([...lock.groups].map(([group, packages]) => [group, pins(packages)]))
 }
 
 const MAX_BYTES = 16 << 20
 const MAX_LINE = 4096
 const MAX_PROBLEMS = 10
+const MAX_GROUPS = 1000
+
+const GROUP = /^\[(image|initrd|tools|build|(?:image|build):[A-Za-z0-9][A-Za-z0-9._-]{0,99})\]$/
 
 /** A word of a line: what it must look like, and what to call it. */
 type Word = readonly [name: string, pattern: RegExp]
@@ -197,21 +208,20 @@ class Misprint extends Error {
 
 interface Reading {
   lock: Lock
-  /** Groups opened so far. */
-  groups: number
+  /** The group whose packages are being read. */
+  group: Package[] | undefined
   /** `group name architecture` of every package so far. */
   seen: Set<string>
 }
 
 function readLine(reading: Reading, line: string, n: number): void {
   if (line.length > MAX_LINE) throw new Misprint(MAX_LINE, `expected at most ${MAX_LINE} characters in a line`)
-  const group = LOCK_GROUPS[reading.groups - 1]
   if (n === 1) readVersion(line)
   else if (n === 2) readRequest(reading, line)
   else if (/^(<<<<<<<|=======|>>>>>>>)/.test(line)) throw new Misprint(1, 'unresolved merge conflict')
   else if (line.startsWith('[')) openGroup(reading, line)
-  else if (group === undefined) readRepository(reading, line)
-  else readPackage(reading, line, group)
+  else if (reading.group === undefined) readRepository(reading, line)
+  else readPackage(reading, line, reading.group)
 }
 
 function readVersion(line: string): void {
@@ -226,10 +236,24 @@ function readRequest(reading: Reading, line: string): void {
 }
 
 function openGroup(reading: Reading, line: string): void {
-  const expected = LOCK_GROUPS[reading.groups]
-  if (expected === undefined || line !== `[${expected}]`)
-    throw new Misprint(1, `expected ${expected === undefined ? 'no further group' : `[${expected}]`}, got ${quoted(line)}`)
-  reading.groups++
+  const { groups } = reading.lock
+  const base = BASE_GROUPS[groups.size]
+  const name = GROUP.exec(line)?.[1]
+  const isInOrder = base === undefined ? name !== undefined && isFurther(name, [...groups.keys()].at(-1)!) : name === base
+  if (name === undefined || !isInOrder) {
+    const expected = base === undefined ? 'no further group, or one further on in order such as [image:NAME]' : `[${base}]`
+    throw new Misprint(1, `expected ${expected}, got ${quoted(line)}`)
+  }
+  if (groups.size === MAX_GROUPS) throw new Misprint(1, `expected at most ${MAX_GROUPS} groups`)
+  reading.group = []
+  groups.set(name, reading.group)
+}
+
+const isBase = (group: string) => (BASE_GROUPS as readonly string[]).includes(group)
+const isFurther = (group: string, last: string) => !isBase(group) && (isBase(last) || last < group)
+
+function groupsInOrder(lock: Lock): string[] {
+  return [...BASE_GROUPS, ...[...lock.groups.keys()].filter((group) => !isBase(group)).sort(inOrder)]
 }
 
 function readRepository({ lock }: Reading, line: string): void {
@@ -250,17 +274,18 @@ function readRepository({ lock }: Reading, line: string): void {
   })
 }
 
-function readPackage({ lock, seen }: Reading, line: string, group: LockGroup): void {
+function readPackage({ lock, seen }: Reading, line: string, group: Package[]): void {
   const words = wordsOf(line, PACKAGE, 0)
   const [name, version, architecture, repository, size, sha256, filename] = words as Row<7>
   const columnOf = (i: number) => words.slice(0, i).join(' ').length + 2
   if (!lock.repositories.some((r) => r.id === repository))
     throw new Misprint(columnOf(3), `there is no repository "${repository}" above`)
   if (!isSafeFilename(filename)) throw new Misprint(columnOf(6), `${quoted(filename)} is not a path below the repository`)
-  const key = `${group} ${name} ${architecture}`
-  if (seen.has(key)) throw new Misprint(1, `${name} ${architecture} appears twice in [${group}]`)
+  const title = [...lock.groups.keys()].at(-1)
+  const key = `${title} ${name} ${architecture}`
+  if (seen.has(key)) throw new Misprint(1, `${name} ${architecture} appears twice in [${title}]`)
   seen.add(key)
-  lock[group].push({ name, version, architecture, repository, filename, sizeBytes: Number(size), sha256 })
+  group.push({ name, version, architecture, repository, filename, sizeBytes: Number(size), sha256 })
 }
 
 type Row<N extends number> = N extends 7

@@ -18,6 +18,11 @@ export interface Need<Why> {
   why: Why
 }
 
+/** What is wanted in an earlier stage is taken, with all it needs, before a later stage is looked at. */
+export interface Request<Why> extends Need<Why> {
+  stage?: number
+}
+
 /** At most one of the variable it follows from and these may be taken. */
 export interface Conflict<Why> {
   others: readonly Variable[]
@@ -31,7 +36,7 @@ export interface Consequences<Why> {
 
 export interface Problem<Why> {
   /** What is wanted; all alternatives of one are equally wanted, the first preferred. */
-  requests: readonly Need<Why>[]
+  requests: readonly Request<Why>[]
   consequences(variable: Variable): Consequences<Why>
 }
 
@@ -96,18 +101,22 @@ function clauseOf<Why>(link: Link<Why>): Clause<Link<Why>> {
  * The order of decisions: depth first through the needs of what is taken, as it stood before each decision.
  * Only what this walk takes belongs to the answer; a variable that merely follows is taken when a need is met by it.
  */
-function newWalk<Why>(requests: readonly Need<Why>[], needsOf: (variable: Variable) => readonly Need<Why>[]) {
+function newWalk<Why>(wanted: readonly Request<Why>[], needsOf: (variable: Variable) => readonly Need<Why>[]) {
   interface Frame {
     needs: readonly Need<Why>[]
     at: number
     next: Frame | undefined
   }
-  let frame: Frame | undefined = { needs: requests, at: 0, next: undefined }
+  const stages = [...new Set([0, ...wanted.map((request) => request.stage ?? 0)])]
+    .sort((a, b) => a - b)
+    .map((stage) => wanted.filter((request) => (request.stage ?? 0) === stage))
+  let stage = 0
+  let frame: Frame | undefined = { needs: stages[stage]!, at: 0, next: undefined }
   const order: Variable[] = []
   const isTaken = new Set<Variable>()
   const isVisited = new Set<Variable>()
   const visits: Variable[] = []
-  const saved: { frame: Frame | undefined; phase: 'requests' | 'needs'; taken: number; visits: number }[] = []
+  const saved: { frame: Frame | undefined; stage: number; phase: 'requests' | 'needs'; taken: number; visits: number }[] = []
   let phase: 'requests' | 'needs' = 'requests'
 
   const take = (variable: Variable) => {
@@ -130,14 +139,17 @@ function newWalk<Why>(requests: readonly Need<Why>[], needsOf: (variable: Variab
         if (isRequest && phase === 'requests') {
           // All that is asked for is taken before the needs of any of it are looked at.
           phase = 'needs'
-          frame = { needs: requests, at: 0, next: undefined }
+          frame = { needs: stages[stage]!, at: 0, next: undefined }
+        } else if (isRequest && stage + 1 < stages.length) {
+          phase = 'requests'
+          frame = { needs: stages[++stage]!, at: 0, next: undefined }
         } else frame = frame.next
         continue
       }
       const chosen: Variable | undefined =
         need.alternatives.find((v) => isTaken.has(v)) ?? need.alternatives.find((v) => value(v) !== FALSE)
       if (chosen !== undefined && value(chosen) === UNKNOWN) {
-        saved.push({ frame, phase, taken: order.length, visits: visits.length })
+        saved.push({ frame, stage, phase, taken: order.length, visits: visits.length })
         return chosen
       }
       const isNew = chosen !== undefined && !isTaken.has(chosen)
@@ -155,6 +167,7 @@ function newWalk<Why>(requests: readonly Need<Why>[], needsOf: (variable: Variab
     frame = state.frame
     for (const variable of order.splice(state.taken)) isTaken.delete(variable)
     for (const variable of visits.splice(state.visits)) isVisited.delete(variable)
+    stage = state.stage
     phase = state.phase
   }
 

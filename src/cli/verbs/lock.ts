@@ -56,17 +56,27 @@ export const run: Run<LockVerbOptions> = async (options, session) => {
   const update = options.update ? (options.packages.length > 0 ? options.packages : ('all' as const)) : undefined
   const env = await openEnv(session, options)
   const { path, lock, changes, written } = await lockRecipe(recipe, update === undefined ? {} : { update }, env)
-  const counts = { image: lock.image.length, initrd: lock.initrd.length, tools: lock.tools.length }
-  const pins = `${counts.image} packages for the image, ${counts.initrd} for the initrd, ${counts.tools} for tools`
-  const text = [...changeLines(changes), `${written ? 'Wrote' : 'Nothing to change in'} ${shownPath(path)}: ${pins}`].join('\n')
+  const counts = Object.fromEntries([...lock.groups].map(([group, packages]) => [group, packages.length]))
+  const pins = Object.entries(counts).flatMap(([group, count], i) => (i < 3 || count > 0 ? `${titleOf(group)} ${count}` : []))
+  const text = [
+    ...changeLines(changes),
+    `${written ? 'Wrote' : 'Nothing to change in'} ${shownPath(path)}: packages for ${pins.join(', ')}`,
+  ].join('\n')
   return { result: { path, written, counts, changes }, text }
 }
 
 function changeLines(changes: readonly LockChange[]): string[] {
   const lines: string[] = []
   for (const [i, change] of changes.entries()) {
-    if (change.group !== changes[i - 1]?.group) lines.push(`${change.group}:`)
+    if (change.group !== changes[i - 1]?.group) lines.push(`${titleOf(change.group)}:`)
     lines.push(`  ${formatLockChange(change)}`)
   }
   return lines
+}
+
+/** What a group of the lock is to people: `image`, `sub-image base`, `build scripts of base`. */
+function titleOf(group: string): string {
+  const [kind, name] = group.split(':')
+  if (kind === 'build') return name === undefined ? 'build scripts' : `build scripts of ${name}`
+  return name === undefined ? group : `sub-image ${name}`
 }

@@ -6,7 +6,8 @@
  */
 import { Fault } from '../../base/fault.ts'
 import { nearest } from '../../base/nearest.ts'
-import type { Need } from '../resolve.ts'
+import type { Package } from '../package.ts'
+import type { Request } from '../resolve.ts'
 import type { Relationship } from './index.ts'
 import { listed, type Offer, type Sentence, titleOf, type Universe } from './universe.ts'
 
@@ -16,7 +17,9 @@ export interface DebRequest {
   exclude?: readonly string[]
   recommends: boolean
   architecture: string
-  /** Ask for every essential package too. On unless set to false. */
+  /** Packages that are there already and stay as they are. */
+  installed?: readonly Pick<Package, 'name' | 'version' | 'architecture'>[]
+  /** Take every essential package with all it needs first. On unless set to false. */
   withEssential?: boolean
   /** Versions to stay at, by name, as long as they are offered and nothing asked for needs another. */
   prefer?: ReadonlyMap<string, string>
@@ -25,8 +28,8 @@ export interface DebRequest {
 /** A request as the solver takes it. */
 export interface Wanted {
   offers: readonly Offer[]
-  why: 'essential' | 'requested'
-  need: Need<Sentence>
+  why: 'installed' | 'essential' | 'requested'
+  need: Request<Sentence>
 }
 
 /** What a request asks for: names, any allowed version of each, or one version, from a suite when it names that. */
@@ -37,6 +40,8 @@ type Problem = { why: string; hint?: string }
 export function readRequests(universe: Universe, request: DebRequest): Wanted[] {
   const readings: (Reading & { text: string })[] = []
   const problems: Problem[] = []
+  const installed = (request.installed ?? []).map((p) => installedOffer(universe, p))
+  for (const offer of installed) universe.choose(offer)
   for (const text of request.packages) {
     if (text === '?essential') continue
     const reading = read(universe, text, request)
@@ -51,9 +56,11 @@ export function readRequests(universe: Universe, request: DebRequest): Wanted[] 
   const wanted = new Map<string, Wanted>()
   const want = (offers: readonly Offer[], why: Wanted['why'], sentence: string) => {
     const key = offers.map((o) => o.variable).join()
+    const stage = why === 'requested' ? 1 : 0
     if (!wanted.has(key))
-      wanted.set(key, { offers, why, need: { alternatives: offers.map((o) => o.variable), why: () => sentence } })
+      wanted.set(key, { offers, why, need: { alternatives: offers.map((o) => o.variable), stage, why: () => sentence } })
   }
+  for (const offer of installed) want([offer], 'installed', `${titleOf(offer)} is there already.`)
   if (request.withEssential !== false || request.packages.includes('?essential')) {
     for (const offers of universe.essentials()) want(offers, 'essential', `${titleOf(offers[0]!)} is essential.`)
   }
@@ -65,6 +72,18 @@ export function readRequests(universe: Universe, request: DebRequest): Wanted[] 
         want(universe.allowed(name), 'requested', `You asked for ${text === name ? text : `${text}: ${name}`}.`)
   }
   return [...wanted.values()]
+}
+
+function installedOffer(
+  universe: Universe,
+  { name, version, architecture }: Pick<Package, 'name' | 'version' | 'architecture'>,
+): Offer {
+  const offer = universe.offers(name).find((o) => o.package.version === version && o.package.architecture === architecture)
+  if (offer) return offer
+  throw new Fault(
+    'resolve',
+    `Cannot resolve packages: ${name} ${version} ${architecture}, which is there already, is not offered`,
+  )
 }
 
 function refusal(problems: readonly Problem[]): Fault {

@@ -1,0 +1,81 @@
+/** Which sets of packages a recipe asks for: one for each of its images, one for what build scripts see, one for tools. */
+import { basename, join } from 'node:path'
+import { Fault } from '../base/fault.ts'
+import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
+import { initrdPackagesOf } from './distribution.ts'
+
+export interface GroupRequest {
+  packages: readonly string[]
+  /** Names that must not be installed. */
+  exclude: readonly string[]
+  recommends: boolean
+  /** Ask for the distribution's base too: its essential packages. */
+  withBase: boolean
+  /** The group whose packages are there already; this one holds what comes to them. */
+  upon?: string
+}
+
+/** The group of an image's packages in the lock. */
+export const groupOf = (image: string): string =>
+  image === 'main' ? 'image' : image === 'default-initrd' ? 'initrd' : `image:${image}`
+
+/** The group of what an image's build scripts see beside its packages. */
+export const buildGroupOf = (image: string): string => (image === 'main' ? 'build' : `build:${image}`)
+
+/** Every group of a recipe's lock; a group that builds upon another comes after it. */
+export function groupsOf(recipe: Recipe): Map<string, GroupRequest> {
+  const groups = new Map<string, GroupRequest>()
+  for (const image of [...recipe.subimages, recipe]) {
+    if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/.test(image.name))
+      throw new Fault(
+        'recipe',
+        `Cannot lock image ${JSON.stringify(image.name)}: its name is not one of letters, digits, ".", "_" and "-"`,
+      )
+    const group = groupOf(image.name)
+    groups.set(group, imageRequest(image, recipe))
+    const { buildPackages, buildScripts, withRecommends } = image.settings
+    if (buildPackages.length > 0 && buildScripts.length > 0) {
+      const rest = { exclude: [], recommends: withRecommends, withBase: false, upon: group }
+      groups.set(buildGroupOf(image.name), { packages: buildPackages, ...rest })
+    }
+  }
+  if (!isFolder(recipe) && !groups.has('initrd')) groups.set('initrd', only(initrdPackagesOf(recipe.settings), true))
+  if (recipe.settings.toolsTreePackages.length > 0) groups.set('tools', only(recipe.settings.toolsTreePackages, false))
+  return groups
+}
+
+function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
+  const { settings } = image
+  const packages = [...settings.packages, ...settings.volatilePackages]
+  const base = settings.baseTrees.length > 0 ? baseOf(image, recipe) : undefined
+  return {
+    packages,
+    // In mkosi's folders packages are removed by dpkg once all is done; what needs them is there before.
+    exclude: isFolder(recipe) ? [] : settings.removePackages,
+    recommends: settings.withRecommends,
+    withBase: settings.baseTrees.length === 0 && !isExtension(image),
+    ...(base === undefined ? {} : { upon: groupOf(base.name) }),
+  }
+}
+
+/** The sub-image that an image is built upon. Packages of other base trees are not known before the build. */
+function baseOf(image: ImageRecipe, recipe: Recipe): ImageRecipe | undefined {
+  const outputs = new Map(recipe.subimages.map((sub) => [join(sub.settings.outputDirectory, sub.settings.output), sub]))
+  for (const tree of image.settings.baseTrees) {
+    const base = outputs.get(tree)
+    if (base !== undefined && base !== image) return base
+  }
+  return undefined
+}
+
+const isExtension = ({ settings }: ImageRecipe) => settings.overlay || ['sysext', 'confext', 'portable'].includes(settings.format)
+
+const only = (packages: readonly string[], withBase: boolean): GroupRequest => ({
+  packages,
+  exclude: [],
+  recommends: false,
+  withBase,
+})
+
+/** Whether this is a folder in mkosi's format. */
+const isFolder = (recipe: Recipe) => basename(recipe.file) === 'mkosi.conf'
