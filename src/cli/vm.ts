@@ -3,18 +3,22 @@
  *
  * With `--run` what is printed is what the commands print, and the console only shows in a Fault. Without, it is the console.
  */
+import { existsSync } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Fault } from '../base/fault.ts'
 import { toolsTree } from '../build/tools.ts'
+import { loadRecipe } from '../recipe/recipe.ts'
 import { startVm, type Vm } from '../vm/vm.ts'
 import { type Outcome, openEnv, type Session } from './session.ts'
+import { program } from './shown.ts'
 import type { VmOptions } from './verbs/vm.ts'
 
 export async function runVm(options: VmOptions, session: Session): Promise<Outcome> {
-  const image = await findImage(options.image)
+  const { image, ...wished } = await findMachine(options.image, session)
   const tools = await toolsTree('vm', await openEnv(session))
   const interactive = !options.headless && !session.json && options.commands.length === 0 && options.waitFor === undefined
   if (interactive && !process.stdin.isTTY)
@@ -26,13 +30,15 @@ export async function runVm(options: VmOptions, session: Session): Promise<Outco
       toolsTree: tools,
       secureBoot: !options.noSecureBoot,
       signal: session.signal,
-      ...(options.memoryBytes === undefined ? {} : { memoryBytes: options.memoryBytes }),
-      ...(options.cpus === undefined ? {} : { cpus: options.cpus }),
+      ...defined({
+        memoryBytes: options.memoryBytes ?? wished.memoryBytes,
+        cpus: options.cpus ?? wished.cpus,
+        diskBytes: wished.diskBytes,
+      }),
       ...(options.keep ? { keep: `${image.replace(/\.raw$/, '')}.vm` } : {}),
       // Who starts a machine owns it: root's console needs no password. Without a console, nobody answers a first boot's questions.
-      ...(interactive
-        ? { credentials: { 'agetty.autologin': 'root', 'login.noauth': 'yes' } }
-        : { kernelCommandLine: 'systemd.firstboot=no' }),
+      credentials: { ...(interactive ? { 'agetty.autologin': 'root', 'login.noauth': 'yes' } : {}), ...wished.credentials },
+      kernelCommandLine: [...(interactive ? [] : ['systemd.firstboot=no']), ...(wished.kernelCommandLine ?? [])].join(' '),
     }),
   )
   try {
@@ -45,6 +51,38 @@ export async function runVm(options: VmOptions, session: Session): Promise<Outco
     await vm.kill()
   }
 }
+
+/** An image, and what its recipe says of the machine to start it in. */
+interface Machine {
+  image: string
+  memoryBytes?: number | undefined
+  cpus?: number | undefined
+  diskBytes?: number | undefined
+  credentials?: Readonly<Record<string, string>>
+  kernelCommandLine?: readonly string[]
+}
+
+/** A disk image, a folder with one, or a recipe that has been baked: then its [Runtime] settings hold. */
+async function findMachine(path: string, session: Session): Promise<Machine> {
+  if (!isRecipe(path)) return { image: await findImage(path) }
+  const { settings } = await loadRecipe(path, { env: session.environment })
+  const image = join(settings.outputDirectory, `${settings.output}.raw`)
+  if (!existsSync(image))
+    throw new Fault('missing', `Cannot start ${path}: ${image} is not there yet`, { hint: `${program()} build ${path}` })
+  return {
+    image,
+    memoryBytes: settings.ram,
+    cpus: settings.cpus === 0 ? availableParallelism() : settings.cpus,
+    diskBytes: settings.runtimeSize,
+    credentials: settings.credentials,
+    kernelCommandLine: settings.kernelCommandLineExtra,
+  }
+}
+
+const isRecipe = (path: string): boolean => ['recipe.ts', 'mkosi.conf'].some((name) => existsSync(join(path, name)))
+
+const defined = <T extends object>(values: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as never
 
 interface Errand {
   image: string

@@ -12,7 +12,9 @@ export const parser = command(
   object({
     verb: constant('vm'),
     image: withDefault(
-      argument(path({ metavar: 'IMAGE' }), { description: message`Disk image, or a folder with one; ./out by default.` }),
+      argument(path({ metavar: 'IMAGE' }), {
+        description: message`Disk image, a folder with one, or a recipe that has been baked; ./out by default.`,
+      }),
       'out',
     ),
     headless: toggle('--headless', message`No terminal: the console goes to the output, nothing is read.`),
@@ -38,6 +40,7 @@ export const parser = command(
     description: message`Boot the image under OVMF with Secure Boot in setup mode and a software TPM. QEMU and all else come from Bisque's own tools tree; the image is not changed.`,
     footer: examples(
       ['bisque vm out/Minimal_1_x86-64.raw', 'boot it, with the console here'],
+      ['bisque vm .', 'boot the image of this recipe, as its [Runtime] settings say'],
       ["bisque vm --headless --wait-for 'login:'", 'boot until a login prompt shows'],
       ["bisque vm --headless --run 'systemctl is-system-running --wait'", 'run a command, take its exit code'],
     ),

@@ -1,0 +1,1 @@
+../backports/mkosi.conf.d
