@@ -76,28 +76,70 @@ export async function* decodeTar(source: AsyncIterable<Uint8Array>): AsyncGenera
   }
 }
 
+/** An entry to write; what is left out is a plain file of root's. */
+export type TarEntryGiven = Partial<TarEntry> & { path: string }
+
 /** Writes an archive in the pax form, records only where ustar's fields are too small. */
-export function encodeTar(entries: Iterable<Partial<TarEntry> & { path: string; bytes?: Uint8Array }>): Uint8Array {
+export function encodeTar(entries: Iterable<TarEntryGiven & { bytes?: Uint8Array }>): Uint8Array {
   const parts: Uint8Array[] = []
-  for (const given of entries) {
-    const entry: TarEntry = {
-      ...{ type: 'file', mode: 0o644, uid: 0, gid: 0, mtime: 0, target: '', major: 0, minor: 0, xattrs: new Map() },
-      ...given,
-      sizeBytes: given.bytes?.length ?? given.sizeBytes ?? 0,
-    }
-    const records: Uint8Array[] = []
-    if (Buffer.byteLength(entry.path) > 100) records.push(paxRecord('path', Buffer.from(entry.path)))
-    if (Buffer.byteLength(entry.target) > 100) records.push(paxRecord('linkpath', Buffer.from(entry.target)))
-    for (const [name, value] of entry.xattrs) records.push(paxRecord(`SCHILY.xattr.${name}`, value))
-    if (records.length > 0) {
-      const pax = Buffer.concat(records)
-      parts.push(encodeHeader({ ...entry, path: 'pax', target: '', sizeBytes: pax.length }, 'x'), padded(pax))
-    }
-    parts.push(encodeHeader(entry, FLAG_OF[entry.type]))
-    if (given.bytes) parts.push(padded(given.bytes))
+  for (const { bytes, ...entry } of entries) {
+    parts.push(encodeTarHeader({ ...entry, sizeBytes: bytes?.length ?? entry.sizeBytes ?? 0 }))
+    if (bytes) parts.push(bytes, tarPadding(bytes.length))
   }
-  return Buffer.concat([...parts, new Uint8Array(2 * BLOCK)])
+  return Buffer.concat([...parts, TAR_END])
 }
+
+/** The header of an entry, with the pax header before it that it may need. So many bytes of data follow, then padding. */
+export function encodeTarHeader(given: TarEntryGiven): Uint8Array {
+  const entry: TarEntry = {
+    ...{ type: 'file', mode: 0o644, uid: 0, gid: 0, mtime: 0, sizeBytes: 0, target: '', major: 0, minor: 0, xattrs: new Map() },
+    ...given,
+  }
+  const records = paxRecords(entry)
+  const header = encodeHeader(withoutWide(entry), FLAG_OF[entry.type])
+  if (records.length === 0) return header
+  const pax = Buffer.concat(records)
+  const { mode, uid, gid, mtime } = withoutWide(entry)
+  const meta: TarEntry = { ...entry, path: 'pax', target: '', mode, uid, gid, mtime, sizeBytes: pax.length, major: 0, minor: 0 }
+  return Buffer.concat([encodeHeader(meta, 'x'), pax, tarPadding(pax.length), header])
+}
+
+/** Zeros between the data of an entry and the next header. */
+export const tarPadding = (sizeBytes: number): Uint8Array => new Uint8Array(padding(sizeBytes))
+
+/** What an archive ends with. */
+export const TAR_END: Uint8Array = new Uint8Array(2 * BLOCK)
+
+function paxRecords(entry: TarEntry): Uint8Array[] {
+  const records: Uint8Array[] = []
+  const text = (key: string, value: string) => {
+    if (value.includes('\0')) throw new Fault('format', `Cannot write tar entry ${JSON.stringify(value)}: a name holds NUL`)
+    if (Buffer.byteLength(value) > 100 || /[^\x20-\x7e]/.test(value)) records.push(paxRecord(key, Buffer.from(value)))
+  }
+  text('path', entry.path)
+  text('linkpath', entry.target)
+  for (const key of WIDE)
+    if (entry[key] !== narrow(entry, key)) records.push(paxRecord(WIDE_KEY[key], Buffer.from(`${entry[key]}`)))
+  for (const [name, value] of entry.xattrs) {
+    if (name === '' || name.includes('=')) throw new Fault('format', `Cannot write tar entry ${entry.path}: attribute "${name}"`)
+    records.push(paxRecord(`SCHILY.xattr.${name}`, value))
+  }
+  return records
+}
+
+/** Numbers that may be too large for their octal digits, or negative, and then stand in a record; the field holds zero. */
+const WIDE = ['uid', 'gid', 'sizeBytes', 'mtime'] as const
+const WIDE_KEY = { uid: 'uid', gid: 'gid', sizeBytes: 'size', mtime: 'mtime' } as const
+
+const narrow = (entry: TarEntry, key: (typeof WIDE)[number]): number => {
+  const digits = FIELD[WIDE_KEY[key]][1] - 1
+  return entry[key] >= 0 && entry[key] < 8 ** digits ? entry[key] : 0
+}
+
+const withoutWide = (entry: TarEntry): TarEntry => ({
+  ...entry,
+  ...Object.fromEntries(WIDE.map((key) => [key, narrow(entry, key)])),
+})
 
 // biome-ignore format: table
 const TYPES: Record<string, TarEntry['type']> = {
@@ -481,8 +523,6 @@ function encodeHeader(entry: TarEntry, flag: string): Uint8Array {
   octal('checksum', checksum(header))
   return header
 }
-
-const padded = (bytes: Uint8Array) => Buffer.concat([bytes, new Uint8Array(padding(bytes.length))])
 
 function paxRecord(key: string, value: Uint8Array): Uint8Array {
   const rest = Buffer.concat([Buffer.from(` ${key}=`), value, Buffer.from('\n')])

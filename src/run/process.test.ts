@@ -37,6 +37,20 @@ test('run() stops a program that takes or prints too much', async () => {
   await assert.rejects(run(['yes'], { outputBytes: 100_000 }), { code: 'tool', message: /printed more than/ })
 })
 
+test('run() feeds a program from an input that comes in pieces, read to its end or not', async () => {
+  const chunk = Buffer.alloc(100_000, 'x')
+  const pieces = async function* (count: number) {
+    for (let i = 0; i < count; i++) yield chunk
+  }
+  assert.equal((await run(['wc', '-c'], { input: pieces(30) })).stdout, '3000000\n')
+  assert.equal((await run(['head', '-c', '3'], { input: pieces(300) })).stdout, 'xxx')
+  const broken = async function* () {
+    yield chunk
+    throw new Error('no more')
+  }
+  await assert.rejects(run(['wc', '-c'], { input: broken() }), /no more/)
+})
+
 test('start() hands out a program that kill() ends, with all it started', async () => {
   const running = start(['sh', '-c', 'trap "" TERM; sleep 300 & echo $!; wait; sleep 300'])
   const pid = Number(await new Promise((resolve) => running.stdout.once('data', resolve)))

@@ -7,6 +7,7 @@
  * Children are in sessions of their own: Ctrl-C reaches Bisque, and Bisque decides what becomes of them.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { type Readable, Writable } from 'node:stream'
@@ -24,7 +25,7 @@ export interface StartOptions {
 }
 
 export interface RunOptions extends Omit<StartOptions, 'stdin'> {
-  input?: string | Uint8Array
+  input?: string | Uint8Array | AsyncIterable<Uint8Array>
   timeoutMs?: number
   /** Most bytes the program may print on each stream. */
   outputBytes?: number
@@ -77,11 +78,12 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   const timer =
     options.timeoutMs !== undefined &&
     setTimeout(() => stop(`it took more than ${options.timeoutMs! / 1000} s`), options.timeoutMs)
-  if (options.input !== undefined) running.stdin.end(options.input)
+  const fed = feed(running, options.input)
+  fed.catch(() => {}) // seen below, once the program has ended
   let exitCode: number
   try {
     exitCode = await running.ended
-    await Promise.all([finished(running.stdout), finished(running.stderr)])
+    await Promise.all([finished(running.stdout), finished(running.stderr), fed])
   } finally {
     clearTimeout(timer || undefined)
   }
@@ -89,6 +91,22 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   if (stopped) throw new Fault('tool', `Cannot finish ${nameOf(argv)}: ${stopped}${said(stdout, stderr)}`)
   if (exitCode !== 0 && !options.allowFailure) throw failure(argv, { exitCode, stdout, stderr })
   return { exitCode, stdout, stderr }
+}
+
+/** Writes the input as fast as it is read. An input that fails ends the program; one that is not read to its end is none the worse. */
+async function feed(running: Running, input: RunOptions['input']): Promise<void> {
+  if (input === undefined) return
+  if (typeof input === 'string' || input instanceof Uint8Array) return void running.stdin.end(input)
+  try {
+    for await (const bytes of input) {
+      if (running.stdin.destroyed) return
+      if (!running.stdin.write(bytes)) await Promise.race([once(running.stdin, 'drain').catch(() => {}), running.ended])
+    }
+    running.stdin.end()
+  } catch (error) {
+    await running.kill(0)
+    throw error
+  }
 }
 
 /** Starts a program and hands back its handle at once. A program that cannot be started ends with code 127. */
