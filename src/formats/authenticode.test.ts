@@ -7,7 +7,7 @@ import { EPOCH, testKeys } from '../../test/keys.ts'
 import { oracle } from '../../test/oracle.ts'
 import { TINY_PE, tinyPe } from '../../test/tiny-pe.ts'
 import { Fault } from '../base/fault.ts'
-import { signPe } from '../image/uki.ts'
+import { signPe } from '../image/efi-program.ts'
 import { authenticodeDigest, checkAuthenticode, decodeSignatures, signedImageDigest } from './authenticode.ts'
 import { decodePe } from './pe.ts'
 

@@ -69,7 +69,7 @@ export function composeSbat(texts: readonly string[]): string {
 }
 
 /** Refuses text the stub would not hand on as it is. */
-export function checkUkiTexts(texts: { cmdline: string; uname: string }): void {
+export function checkUkiTexts(texts: Readonly<Record<string, string>>): void {
   for (const [name, text] of Object.entries(texts)) {
     const bad = /[\0-\x08\x0a-\x1f\x7f]/.exec(text)
     if (bad)

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { gzipSync } from 'node:zlib'
 import { EPOCH, testKeys } from '../../test/keys.ts'
 import { type Judge, oracle } from '../../test/oracle.ts'
 import { tinyPe } from '../../test/tiny-pe.ts'
@@ -12,6 +13,7 @@ import { checkAuthenticode } from '../formats/authenticode.ts'
 import { type PcrBank, PHASE_PATHS, parsePcrSignatures, policyDigest } from '../formats/pcr.ts'
 import { decodePe, NX_COMPAT, sectionContent } from '../formats/pe.ts'
 import { makeUki, type UkiInput } from './uki.ts'
+import { type UkiProfile, ukiProfiles } from './uki-profiles.ts'
 
 const STUB = '/usr/lib/systemd/boot/efi/linuxx64.efi.stub'
 const { directory, signers } = await testKeys()
@@ -26,6 +28,8 @@ const INPUT: UkiInput = {
   splash: { bytes: Buffer.from('BM') },
   signers,
 }
+
+const RESCUE: UkiProfile = { id: 'rescue', text: 'ID=rescue\nTITLE="Rescue"\n', cmdline: 'rescue', signed: true }
 
 const sectionsOf = (image: Uint8Array) =>
   decodePe(image).sections.map(
@@ -87,6 +91,7 @@ test('a kernel without NX_COMPAT takes it from the UKI', async () => {
 test('makeUki() refuses a kernel, stub or text it cannot use', async () => {
   const refused: [Partial<UkiInput>, RegExp][] = [
     [{ kernel: { bytes: Buffer.from('not PE at all') } }, /Cannot read DOS header/],
+    [{ kernel: { bytes: Buffer.from([0x1f, 0x8b, 8]) } }, /the kernel does not decompress/],
     [{ kernel: { path: '/nonexistent/vmlinuz' } }, /Cannot make UKI: ENOENT/],
     [{ stub: { bytes: tinyPe().subarray(0, 0x800) } }, /headers end at 4096, the file at 2048/],
     [{ stub: { bytes: (await makeUki(INPUT)).bytes } }, /Cannot add sections to stub: it is signed already/],
@@ -94,8 +99,7 @@ test('makeUki() refuses a kernel, stub or text it cannot use', async () => {
     [{ sbat: `sbat,1\n${'x'.repeat(512)}\n` }, /Cannot replace section \.sbat: the new content has \d+ bytes, 512 fit/],
     [{ cmdline: 'a\nb' }, /cmdline has control character 0xa at 1/],
     [{ banks: [] }, /PCR banks "" must be some of sha1, sha256/],
-    [{ profiles: [{ id: 'a' }, { id: 'a' }] }, /two profiles with id a/],
-    [{ profiles: [{ id: 'a', title: '"' }] }, /a quoted value cannot hold/],
+    [{ profiles: [RESCUE, RESCUE] }, /two profiles with ID rescue/],
   ]
   for (const [change, why] of refused)
     await assert.rejects(makeUki({ ...INPUT, ...change }), (e) => e instanceof Fault && why.test(e.message), String(why))
@@ -189,39 +193,92 @@ oracle('ukify', 'ukify inspects our UKI, sbverify verifies it, systemd-measure p
   for (const { phase, hash } of JSON.parse(stdout).sha256) assert.equal(uki.pcr11[phase]!.sha256, hash, phase)
 })
 
+/** What a distribution with profiles of its own has: bare and quoted values, and profiles that nothing is unsealed for. */
+const PROFILES = [
+  { profile: { ID: 'live', TITLE: 'Live System' }, cmdline: ['root=tmpfs', 'rw'], signExpectedPcr: false },
+  { profile: { ID: 'emergency', TITLE: 'Emergency [CAUTION!]' }, cmdline: ['emergency'], signExpectedPcr: true },
+  { profile: { ID: 'factory-reset' }, cmdline: ['systemd.factory_reset=1'], signExpectedPcr: true },
+]
+
+/** Profiles as ukify takes them: made by it, of texts we did not make. */
+async function theirProfiles(judge: Judge): Promise<string[]> {
+  const texts = ['ID=live\nTITLE="Live System"\n', 'ID=emergency\nTITLE="Emergency [CAUTION!]"\n', 'ID="factory-reset"\n']
+  for (const [i, { cmdline }] of PROFILES.entries()) {
+    const words = [INPUT.cmdline, ...cmdline].join(' ')
+    const stub = '--stub=/usr/lib/systemd/boot/efi/addonx64.efi.stub'
+    await judge.run(['ukify', 'build', stub, `--profile=${texts[i]}`, `--cmdline=${words}`, `--output=p${i}.efi`])
+  }
+  return PROFILES.map((_, i) => `--join-profile=p${i}.efi`)
+}
+
 oracle('ukify', 'ukify joins profiles as we do', async (_t, judge) => {
   const { splash: _, ...input } = await prepare(judge)
   const sbat = 'sbat,1\nacme,1\n'
   await judge.run(['openssl', 'pkey', '-in', 'pcr.key', '-pubout', '-out', 'pcr.pub'])
-  await judge.run([
-    'ukify',
-    'build',
-    '--stub=/usr/lib/systemd/boot/efi/addonx64.efi.stub',
-    '--profile=ID=rescue\nTITLE="Rescue"\n',
-    '--cmdline=rescue',
-    '--output=p1.efi',
-  ])
-  await judge.run([
-    ...UKIFY,
-    `--sbat=${sbat}`,
-    '--profile=ID=main\n',
-    '--join-profile=p1.efi',
-    '--output=theirs.efi',
-    ...SIGN_PCRS,
-  ])
-  const profiles = [{ id: 'main' }, { id: 'rescue', title: 'Rescue', cmdline: 'rescue' }]
-  const ours = await makeUki({ ...input, sbat, profiles })
+  const profiles = await theirProfiles(judge)
+  await judge.run([...UKIFY, `--sbat=${sbat}`, ...profiles, '--output=theirs.efi', ...SIGN_PCRS])
+  const all = PROFILES.map((profile) => ({ ...profile, signExpectedPcr: true }))
+  const ours = await makeUki({ ...input, sbat, profiles: ukiProfiles(all, [INPUT.cmdline]) })
   const names = (image: Uint8Array) => sectionsOf(image).map(([name, text]) => [name, /sbat|pcrsig/.test(name) ? '' : text])
   assert.deepEqual(names(ours.bytes), names(readFileSync(join(judge.dir, 'theirs.efi'))))
-  assert.equal(ours.profiles.length, 2)
-  assert.deepEqual(ours.pcr11, ours.profiles[0]!.pcr11)
-  assert.notDeepEqual(ours.profiles[1]!.pcr11, ours.profiles[0]!.pcr11)
+})
 
-  // What the stub measures for profile 1: its own sections before the base's.
-  writeFileSync(join(judge.dir, 'ours.efi'), ours.bytes)
-  const effective = new Map([...sectionsOf(ours.bytes)].filter(([name]) => !/pcrsig|text|rodata|data|sdmagic|reloc/.test(name)))
-  for (const [name, text] of effective) writeFileSync(join(judge.dir, `section${name}`), text, 'latin1')
-  const inputs = [...effective.keys()].map((name) => `--${name.slice(1)}=section${name}`)
-  const { stdout } = await judge.run(['systemd-measure', 'calculate', '--json=short', '--bank=sha256', ...inputs])
-  for (const { phase, hash } of JSON.parse(stdout).sha256) assert.equal(ours.profiles[1]!.pcr11[phase]!.sha256, hash, phase)
+oracle(
+  'ukify',
+  'systemd-measure predicts the PCR 11 of every profile; profiles that are not to be have no policies',
+  async (_t, judge) => {
+    const uki = await makeUki({ ...(await prepare(judge)), profiles: ukiProfiles(PROFILES, [INPUT.cmdline]) })
+    assert.deepEqual(
+      uki.profiles.map(({ id }) => id),
+      ['main', 'live', 'emergency', 'factory-reset'],
+    )
+    assert.deepEqual(uki.pcr11, uki.profiles[0]!.pcr11)
+    // Split by hand: all before the first .profile is shared.
+    const sections = sectionsOf(uki.bytes).filter(([name]) => !/text|rodata|^.data|sdmagic|reloc/.test(name))
+    const starts = sections.flatMap(([name], i) => (name === '.profile' ? [i] : []))
+    const own = starts.map((start, i) => sections.slice(start, starts[i + 1]))
+    assert.deepEqual(
+      own.map((part) => part.some(([name]) => name === '.pcrsig')),
+      [true, false, true, true],
+    )
+    for (const [i, part] of own.entries()) {
+      const effective = new Map([...sections.slice(0, starts[0]), ...part].filter(([name]) => name !== '.pcrsig'))
+      for (const [name, text] of effective) writeFileSync(join(judge.dir, `section${name}`), text, 'latin1')
+      const inputs = [...effective.keys()].map((name) => `--${name.slice(1)}=section${name}`)
+      const { stdout } = await judge.run(['systemd-measure', 'calculate', '--json=short', '--bank=sha256', ...inputs])
+      const { pcr11 } = uki.profiles[i]!
+      for (const { phase, hash } of JSON.parse(stdout).sha256) assert.equal(pcr11[phase]!.sha256, hash, `${i} ${phase}`)
+      const signatures = part.find(([name]) => name === '.pcrsig')?.[1]
+      const policies = signatures === undefined ? [] : parsePcrSignatures(signatures)
+      const expected = PHASE_PATHS.map((phase) =>
+        policyDigest('sha256', Buffer.from(pcr11[phase]!.sha256!, 'hex')).toString('hex'),
+      )
+      assert.deepEqual(
+        policies.map(({ policy }) => Buffer.from(policy).toString('hex')),
+        signatures === undefined ? [] : expected,
+      )
+    }
+    writeFileSync(join(judge.dir, 'ours.efi'), uki.bytes)
+    await judge.run(['sbverify', '--cert', 'db.crt', 'ours.efi'])
+    const { stdout } = await judge.run(['ukify', 'inspect', 'ours.efi', '--section=.profile:text'])
+    assert.match(stdout, /ID=main/)
+  },
+)
+
+test('makeUki() makes a UKI that nobody signed, without policies', async () => {
+  const uki = await makeUki({ ...INPUT, signers: {}, profiles: ukiProfiles(PROFILES, []) })
+  assert.deepEqual(decodePe(uki.bytes).certificateTable, { offset: 0, sizeBytes: 0 })
+  assert.ok(!sectionsOf(uki.bytes).some(([name]) => name.startsWith('.pcr')))
+  assert.equal(uki.profiles.length, 4)
+})
+
+test('makeUki() signs the kernel inside where it is to, and takes one that is compressed', async () => {
+  const { bytes, kernel } = await makeUki({
+    ...INPUT,
+    kernel: { bytes: gzipSync(tinyPe({ text: Buffer.from('a kernel') })) },
+    signKernel: true,
+  })
+  assert.deepEqual(checkAuthenticode(kernel)[0]!.problems, [])
+  const inside = decodePe(bytes).sections.find(({ name }) => name === '.linux')!
+  assert.ok(Buffer.from(sectionContent(bytes, inside)).equals(kernel))
 })
