@@ -107,7 +107,7 @@ const MAX_KERNEL_BYTES = 1 << 30
 /** The kernel as firmware can start it. Some architectures' kernels come compressed. */
 async function kernelOf({ kernel, signKernel, signers, signingTime }: UkiInput): Promise<Uint8Array> {
   const read = await readWhole(kernel)
-  const plain = read[0] === 0x1f && read[1] === 0x8b ? await promisify(gunzip)(read, { maxOutputLength: MAX_KERNEL_BYTES }) : read
+  const plain = read[0] === 0x1f && read[1] === 0x8b ? await gunzipped(read) : read
   return signKernel && signers.db ? signPe(plain, signers.db, signingTime === undefined ? {} : { signingTime }) : plain
 }
 
