@@ -24,6 +24,13 @@ export interface Sandbox {
   writable?: boolean
   /** Host files and directories to be seen inside, with the mounts below them. */
   binds?: readonly { source: string; target: string; writable?: boolean }[]
+  /**
+   * Host directories whose changes go to `upper` (on the same file system as the empty `work`) and never to `source`.
+   * Where the kernel cannot do that they are seen read-only.
+   */
+  overlays?: readonly { source: string; target: string; upper: string; work: string }[]
+  /** Other systems to enter with chroot: each at `target` with `/proc`, `/dev`, fresh `/tmp` and `/run`, and this one's `shared`. */
+  chroots?: readonly { root: string; target: string; shared: readonly string[] }[]
   /** Directories to be empty, writable and forgotten, e.g. `/tmp`. */
   tmpfs?: readonly string[]
   /** Leaves the program in this process's network. */
@@ -96,7 +103,9 @@ function sandboxed(sandbox: Sandbox, argv: readonly string[]): string[] {
     ...(sandbox.writable ? [] : ['ro', root, mountFlags(root)]),
     ...['proc', inside(root, '/proc'), 'dev', inside(root, '/dev')],
     ...tmpfs.flatMap((target) => ['tmpfs', target]),
+    ...(sandbox.overlays ?? []).flatMap((overlay) => overlaySteps(root, fresh, overlay)),
     ...(sandbox.binds ?? []).flatMap((bind) => bindSteps(root, fresh, bind)),
+    ...(sandbox.chroots ?? []).flatMap((chroot) => chrootSteps(root, chroot)),
     ...['host', sandbox.hostname ?? 'localhost', '--'],
     ...environment(sandbox.env),
     ...['chroot', '.'],
@@ -126,6 +135,32 @@ function bindSteps(
     ...(isFresh ? [stat.isDirectory() ? 'mkdir' : 'touch', target] : []),
     ...['bind', bind.source, target],
     ...(bind.writable ? [] : ['ro', target, mountFlags(bind.source)]),
+  ]
+}
+
+/** The text of mount options knows no `,` and overlayfs no `:` or `\\` in a name; such a place is seen read-only. */
+function overlaySteps(
+  root: string,
+  fresh: readonly string[],
+  { source, target, upper, work }: { source: string; target: string; upper: string; work: string },
+): string[] {
+  const readOnly = bindSteps(root, fresh, { source, target })
+  if (/[,:\\]/.test(source + upper + work)) return readOnly
+  const at = inside(root, target)
+  const options = `lowerdir=${source},upperdir=${upper},workdir=${work}`
+  const [place, rest] = readOnly[0] === 'bind' ? [[], readOnly] : [readOnly.slice(0, 2), readOnly.slice(2)]
+  return [...place, 'overlay', at, options, source, rest.at(-1)!]
+}
+
+function chrootSteps(root: string, chroot: { root: string; target: string; shared: readonly string[] }): string[] {
+  for (const path of ['/proc', '/dev', '/tmp', '/run', ...chroot.shared]) makeDirectoryInside(chroot.root, path)
+  const at = inside(root, chroot.target)
+  makeMountPoint(at, true)
+  const within = (path: string) => `${at}/${resolveInside(chroot.root, path, { followLast: true })}`
+  return [
+    ...['bind', chroot.root, at, 'proc', within('/proc'), 'dev', within('/dev')],
+    ...['tmpfs', within('/tmp'), 'tmpfs', within('/run')],
+    ...chroot.shared.flatMap((path) => ['bind', inside(root, path), within(path)]),
   ]
 }
 
@@ -169,8 +204,12 @@ while [ "$1" != -- ]; do
   case $1 in
     ro) mount -n -o "$3" "$2" || fail "make $2 read-only"; shift 3;;
     bind) mount -n --rbind "$2" "$3" || fail "bind $2"; shift 3;;
+    overlay)
+      mount -n -t overlay -o "$3" overlay "$2" 2>/dev/null || mount -n -t overlay -o "userxattr,$3" overlay "$2" 2>/dev/null ||
+        { mount -n --rbind "$4" "$2" && mount -n -o "$5" "$2"; } || fail "lay $2 over $4"
+      shift 5;;
     mkdir) mkdir -p "$2" || fail "create $2"; shift 2;;
-    touch) mkdir -p "\${2%/*}" && : > "$2" || fail "create $2"; shift 2;;
+    touch) [ -e "$2" ] || { mkdir -p "\${2%/*}" && : > "$2"; } || fail "create $2"; shift 2;;
     proc) mount -n -t proc -o nosuid,nodev,noexec proc "$2" || fail "mount /proc"; shift 2;;
     tmpfs) mount -n -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$2" || fail "mount $2"
       case $2 in */run) chmod 755 "$2" && mkdir -m 1777 "$2/lock" || fail "prepare $2";; esac
