@@ -5,6 +5,8 @@ export interface Subvolume {
   /** Absolute, from the root of the file system: `/var`. */
   path: string
   readOnly: boolean
+  /** Data in it is not copied on write. */
+  noDataCow: boolean
 }
 
 export interface FileSystemRequest {
