@@ -147,7 +147,7 @@ function manifestOf({ recipe, lock, signing, epoch, parts }: ArtifactsInput, art
   return {
     manifestVersion: 1,
     image: {
-      id: settings.imageId,
+      id: settings.imageId ?? 'image',
       ...(settings.imageVersion === undefined ? {} : { version: settings.imageVersion }),
       architecture: settings.architecture,
       distribution: settings.distribution,

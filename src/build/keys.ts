@@ -25,7 +25,7 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
       throw new Fault('missing', `Cannot sign: there are no keys in ${given}`, { hint: `bisque keys generate --keys ${given}` })
     }
     await env.report.step('Generate keys', async (report) => {
-      await generateKeys(directory, { commonName: recipe.settings.imageId, now, years: 10 })
+      await generateKeys(directory, { commonName: recipe.settings.imageId ?? 'image', now, years: 10 })
       report.tell({ type: 'note', level: 'info', message: `new signing keys in ${directory}: keep them secret, and keep them` })
     })
   }

@@ -83,7 +83,7 @@ function environment(phase: Phase, places: ScriptPlaces, buildRoot: string): Rec
     DISTRIBUTION: settings.distribution,
     DISTRIBUTION_ARCHITECTURE: 'amd64',
     RELEASE: settings.release,
-    IMAGE_ID: settings.imageId,
+    ...(settings.imageId === undefined ? {} : { IMAGE_ID: settings.imageId }),
     ...(settings.imageVersion === undefined ? {} : { IMAGE_VERSION: settings.imageVersion }),
     PROFILES: profiles.join(' '),
     SRCDIR: '/work/src',

@@ -3,7 +3,7 @@
  *
  * With `--run` what is printed is what the commands print, and the console only shows in a Fault. Without, it is the console.
  */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -74,7 +74,9 @@ async function findMachine(path: string, session: Session): Promise<Machine> {
     memoryBytes: settings.ram,
     cpus: settings.cpus === 0 ? availableParallelism() : settings.cpus,
     diskBytes: settings.runtimeSize,
-    credentials: settings.credentials,
+    credentials: Object.fromEntries(
+      settings.credentials.map((c) => [c.name, 'value' in c ? c.value : readFileSync(c.path, 'utf8')]),
+    ),
     kernelCommandLine: settings.kernelCommandLineExtra,
   }
 }

@@ -81,11 +81,11 @@ test('all problems are reported at once, each with its place', async (t) => {
       'recipe.ts: release is not set: expected a release name such as "trixie"',
       'recipe.ts:3:3: unknown setting "relaese"; did you mean "release"?',
       'recipe.ts:4:3: packages: expected strings in the list, got 5',
-      'recipe.ts:5:3: format: expected "disk", got "dsk"; did you mean "disk"?',
+      'recipe.ts:5:3: format: expected one of disk, directory, tar, cpio, uki, esp, oci, sysext, confext, portable, addon, none, got "dsk"; did you mean "disk"?',
       'recipe.ts:6:3: bootable: expected true, false or "auto", got "yes"',
       'recipe.ts:6:20: settings are in camelCase here: write "hostname", not "Hostname"',
       'recipe.ts:7:3: kernelCommandLine: expected a list of strings, got "quiet"',
-      'recipe.ts:8:3: ssh: not supported yet',
+      'recipe.ts:8:3: ssh: "always" is known but not supported yet; supported: auto, runtime, never',
       'recipe.ts:10:16: profile desktop: unknown setting "hostnam"; did you mean "hostname"?',
       'recipe.ts:11:15: profile server: withDocs: expected true or false, got 3',
       '--set KernelComandLine=quiet: unknown setting "KernelComandLine"; did you mean "KernelCommandLine"?',
@@ -96,8 +96,8 @@ test('all problems are reported at once, each with its place', async (t) => {
 })
 
 test('a single problem is one line', async (t) => {
-  assert.deepEqual(await problemsOf(load(t, "  release: 'trixie',\n  verity: 'hash',")), [
-    'Cannot read recipe: recipe.ts:4:3: verity: "hash" is known but not supported yet; supported: signed',
+  assert.deepEqual(await problemsOf(load(t, "  release: 'trixie',\n  compressOutput: 'lz4',")), [
+    'Cannot read recipe: recipe.ts:4:3: compressOutput: "lz4" is known but not supported yet; supported: none, zstd, xz, gz',
   ])
 })
 
@@ -268,7 +268,7 @@ test('defineRecipe() rejects wrong settings in the type checker', async () => {
   // @ts-expect-error: a value of another type
   defineRecipe({ packages: 'systemd' })
   // @ts-expect-error: a setting that is not supported yet
-  defineRecipe({ ssh: 'always' })
+  defineRecipe({ elTorito: true })
   assert.deepEqual(
     defineRecipe({ release: 'trixie', compressOutput: true, sectorSize: 4096, profiles: { a: { packages: ['x'] } } }),
     {

@@ -5,7 +5,9 @@
  * what decides package resolution, and what Bisque does not (yet) support are all read off these rows. The comment before
  * a row is its documentation; editors show it at the key in a recipe.
  *
- * Columns: section · type · what else there is to say. A row without `status` is supported.
+ * Columns: section · type · what else there is to say. Rows made by `row` are supported, by `idle` accepted without effect,
+ * by `later` refused; `older` is another way of writing a supported one. Defaults are recipe.ts's; where mkosi's differ, the
+ * row says so in `mkosi`. docs/recipe.md is made from this file.
  */
 import { derivedGuid } from '../base/guid.ts'
 import * as type from './type.ts'
@@ -37,21 +39,52 @@ export type Status =
   /** Accepted and checked; there is nothing it would change. */
   | { is: 'without-effect'; reason: string }
   | { is: 'refused'; reason: string }
+  /** Supported as another way of writing the setting that `into` names. */
+  | { is: 'older' }
 
 /** Reads the value of another setting, for defaults that follow from it. */
 export type Get = (key: string) => unknown
+
+/** How a condition in [Match] is compared with a setting's value. */
+export type Match =
+  | 'equal'
+  /** As `equal`; `uefi` is any architecture that has UEFI. */
+  | 'architecture'
+  /** Shell wildcards. */
+  | 'glob'
+  /** `>=1.2`, `<3`; without an operator equal. */
+  | 'version'
+  /** One of the list; the empty condition asks for an empty list. */
+  | 'element'
+  /** `KEY` is there, or `KEY=value`. */
+  | 'pair'
+  /** The target of one of the trees. */
+  | 'target'
 
 export interface Row<I = unknown, V = unknown, S extends Status['is'] = Status['is']> {
   section: Section
   type: type.Type<unknown, unknown, unknown>
   /** mkosi's name where it is not the key with a capital. */
   name?: string
+  /** Names it had, which mkosi.conf files still use. */
+  formerly?: readonly string[]
   scope: Scope
   status: Status & { is: S }
+  /** The default of a recipe.ts. */
   default?: unknown
   /** A default that follows from other settings. */
   defaultFrom?: (get: Get) => unknown
+  /** The default of a mkosi folder where it is another, which may be none: a value, or a function that follows from others. */
+  mkosi?: unknown
   required: boolean
+  /** How [Match] and [Assert] compare it; without it they cannot. */
+  match?: Match
+  /** Files `mkosi.NAME` beside mkosi.conf that set it, in this order; with `*` in the name, the files that match. */
+  files?: readonly string[]
+  /** Such a file holds the value (or, where it is executable, prints it) instead of being it. */
+  fileText?: true
+  /** Another way of writing that setting: assignments are made to it instead. */
+  into?: string
   /** Changing it may change which packages are chosen: it belongs to the lock's request. */
   resolves: boolean
   /** Never shown, logged or written to a manifest. */
@@ -60,21 +93,34 @@ export interface Row<I = unknown, V = unknown, S extends Status['is'] = Status['
   readonly _value?: V
 }
 
-interface More {
+interface More<T = unknown> {
   name?: string
+  formerly?: readonly string[]
   scope?: Scope
   resolves?: true
   secret?: true
+  match?: Match
+  files?: readonly string[]
+  fileText?: true
+  mkosi?: T | undefined | ((get: Get) => T | undefined)
 }
 
-function row<T, A, I>(section: Section, type: type.Type<T, A, I>, more: More & { default: NoInfer<T> }): Row<I, T, 'supported'>
 function row<T, A, I>(
   section: Section,
   type: type.Type<T, A, I>,
-  more: More & { defaultFrom: (get: Get) => NoInfer<T> },
+  more: More<NoInfer<T>> & { default: NoInfer<T> },
 ): Row<I, T, 'supported'>
-function row<T, A, I>(section: Section, type: type.Type<T, A, I>, more: More & { required: true }): Row<I, T, 'supported'>
-function row<T, A, I>(section: Section, type: type.Type<T, A, I>, more?: More): Row<I, T | A, 'supported'>
+function row<T, A, I>(
+  section: Section,
+  type: type.Type<T, A, I>,
+  more: More<NoInfer<T>> & { defaultFrom: (get: Get) => NoInfer<T> },
+): Row<I, T, 'supported'>
+function row<T, A, I>(
+  section: Section,
+  type: type.Type<T, A, I>,
+  more: More<NoInfer<T>> & { required: true },
+): Row<I, T, 'supported'>
+function row<T, A, I>(section: Section, type: type.Type<T, A, I>, more?: More<NoInfer<T>>): Row<I, T | A, 'supported'>
 function row(section: Section, type: type.Type<unknown, unknown, unknown>, more: More = {}): Row<any, any, 'supported'> {
   return { section, type, scope: 'local', required: false, resolves: false, secret: false, ...more, status: { is: 'supported' } }
 }
@@ -86,7 +132,7 @@ function later<T, A, I>(
   more: More & { reason?: string } = {},
 ): Row<I, T | A, 'refused'> {
   const { reason = 'not supported yet', ...rest } = more
-  return { ...row(section, type, rest), status: { is: 'refused', reason } } as Row<I, T | A, 'refused'>
+  return { ...row<any, any, any>(section, type, rest), status: { is: 'refused', reason } } as Row<I, T | A, 'refused'>
 }
 
 /** Accepted without effect, for the reason given. */
@@ -96,12 +142,24 @@ function idle<T, A, I>(
   reason: string,
   more: More = {},
 ): Row<I, T | A, 'without-effect'> {
-  return { ...row(section, type, more), status: { is: 'without-effect', reason } } as Row<I, T | A, 'without-effect'>
+  return { ...row<any, any, any>(section, type, more), status: { is: 'without-effect', reason } } as Row<
+    I,
+    T | A,
+    'without-effect'
+  >
+}
+
+/** Another, mostly older way of writing a supported setting. */
+function older<T, A, I>(section: Section, type: type.Type<T, A, I>, into: string, more: More = {}): Row<I, T | A, 'older'> {
+  return { ...row<any, any, any>(section, type, more), into, status: { is: 'older' } } as Row<I, T | A, 'older'>
 }
 
 const names = list(string)
+const packages = list(string, 'comma or space', { sort: type.packageOrder })
 const paths = list(path)
+const scripts = type.globs
 const trees = list(treeSource)
+const patterns = list(type.regularExpression)
 const arguments_ = list(string, 'space')
 const quoted = list(string, 'quoted space')
 const keySource = type.matching('a key source such as "file" or "engine:pkcs11"', /^[\w-]+(:.*)?$/)
@@ -115,11 +173,37 @@ const OTHER_ARCHITECTURES =
   'alpha arc arm arm64 ia64 loongarch64 mips-le mips64-le parisc ppc ppc64 ppc64-le riscv32 riscv64 s390 s390x tilegx x86'.split(
     ' ',
   )
-const OTHER_FORMATS = 'confext cpio directory esp none portable sysext tar uki oci addon'.split(' ')
-const SPLITTABLE = ['uki', 'kernel', 'initrd', 'os-release', 'partitions', 'pcrs', 'roothash'] as const
+const FORMATS = [
+  'disk',
+  'directory',
+  'tar',
+  'cpio',
+  'uki',
+  'esp',
+  'oci',
+  'sysext',
+  'confext',
+  'portable',
+  'addon',
+  'none',
+] as const
+const SPLITTABLE = [
+  'uki',
+  'kernel',
+  'initrd',
+  'os-release',
+  'partitions',
+  'pcrs',
+  'roothash',
+  'tar',
+  'kernel-modules-initrd',
+  'repart-definitions',
+] as const
 
 const CACHED = 'every stage is cached by its inputs, so there is nothing to switch'
 const OWN_TOOLS = 'image bytes are written in-process, and the few tools needed come from a locked tools tree'
+const MKOSI_VM = 'for mkosi’s own vm verb; see `bisque vm --help`'
+const PROXY = 'downloads use the proxy of the environment (http_proxy, https_proxy, no_proxy)'
 
 // biome-ignore format: table
 export const SETTINGS = {
@@ -127,27 +211,27 @@ export const SETTINGS = {
   /** More configuration to read here. */
   include:                       later('Include', paths, { reason: 'for mkosi.conf only; in recipe.ts import a module' }),
   /** Profiles to apply, in this order; `--profile` adds to it. */
-  profiles:                      row('Config', names, { scope: 'inherit' }),
+  profiles:                      row('Config', names, { scope: 'inherit', formerly: ['Profile'], match: 'element' }),
   /** Sub-images that are built first. */
   dependencies:                  row('Config', names),
   /** The oldest version that understands this recipe. */
   minimumVersion:                row('Config', string, { scope: 'main' }),
   /** Scripts that print more configuration. */
-  configureScripts:              row('Config', paths),
+  configureScripts:              row('Config', scripts, { files: ['configure'] }),
   /** Variables of the caller's environment that scripts see. */
   passEnvironment:               row('Config', arguments_, { scope: 'main' }),
 
   // ── Distribution ───────────────────────────────────────────────────────────────────────────────────────────────────
   /** Whose packages to use. */
-  distribution:                  row('Distribution', choice(['debian'], { later: OTHER_DISTRIBUTIONS }), { scope: 'universal', resolves: true, default: 'debian' }),
+  distribution:                  row('Distribution', choice(['debian'], { later: OTHER_DISTRIBUTIONS }), { scope: 'universal', resolves: true, match: 'equal', default: 'debian' }),
   /** Which release of the distribution: `trixie`. There is no default, because a default that moves is not reproducible. */
-  release:                       row('Distribution', type.matching('a release name such as "trixie"', /^[a-z0-9][\w.+-]*$/i), { scope: 'universal', resolves: true, required: true }),
+  release:                       row('Distribution', type.matching('a release name such as "trixie"', /^[a-z0-9][\w.+-]*$/i), { scope: 'universal', resolves: true, match: 'equal', required: true, mkosi: (get) => MOVING_RELEASES[String(get('distribution'))] }),
   /** The machine the image is for. */
-  architecture:                  row('Distribution', choice(['x86-64'], { also: { 'x86_64': 'x86-64', amd64: 'x86-64' }, later: OTHER_ARCHITECTURES }), { scope: 'universal', resolves: true, default: 'x86-64' }),
+  architecture:                  row('Distribution', choice(['x86-64'], { also: { x86_64: 'x86-64', amd64: 'x86-64' }, later: OTHER_ARCHITECTURES }), { scope: 'universal', resolves: true, match: 'architecture', default: 'x86-64' }),
   /** Where to fetch packages instead of the distribution's own server. Packages are pinned by digest, so a change needs no new lock. */
   mirror:                        row('Distribution', type.matching('a http:// or https:// URL', /^https?:\/\/[^\s/]+/), { scope: 'universal' }),
   /** Resolve against the archive as it was then: `20261123T000000Z`. */
-  snapshot:                      row('Distribution', type.matching('a time such as "20261123T000000Z"', /^\d{8}T\d{6}Z$/), { scope: 'universal', resolves: true }),
+  snapshot:                      row('Distribution', type.matching('a time such as "20261123T000000Z"', /^\d{8}T\d{6}Z$/), { scope: 'universal', resolves: true, files: ['snapshot'], fileText: true }),
   /** One repository to use instead of all of the distribution's. */
   localMirror:                   later('Distribution', string, { scope: 'universal' }),
   /** Whether signatures of repositories are checked: always. */
@@ -155,45 +239,45 @@ export const SETTINGS = {
   /** Whether to fetch the distribution's keys. */
   repositoryKeyFetch:            idle('Distribution', boolean, 'the distributions’ keys are pinned in Bisque', { scope: 'universal' }),
   /** Components beside the distribution's free ones: `non-free-firmware`. */
-  repositories:                  row('Distribution', names, { scope: 'universal', resolves: true }),
+  repositories:                  row('Distribution', names, { scope: 'universal', resolves: true, match: 'element' }),
 
   // ── Output ─────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** What to make. */
-  format:                        row('Output', choice(['disk'], { later: OTHER_FORMATS }), { default: 'disk' }),
+  format:                        row('Output', choice(FORMATS), { match: 'equal', default: 'disk' }),
   /** Which manifests to write. The JSON one is always written. */
-  manifestFormat:                row('Output', list(choice(['json'], { later: ['changelog'] })), { default: ['json'] }),
+  manifestFormat:                row('Output', list(choice(['json'], { later: ['changelog'] })), { default: ['json'], mkosi: [] }),
   /** Name of the image without extension. mkosi leaves the architecture out; channels that serve several need it in. */
-  output:                        row('Output', filename, { defaultFrom: (get) => ['imageId', 'imageVersion', 'architecture'].map(get).filter((part) => part !== undefined).join('_') }),
+  output:                        row('Output', filename, { defaultFrom: (get) => ['imageId', 'imageVersion', 'architecture'].map(get).filter((part) => part !== undefined).join('_'), mkosi: (get) => mkosiOutput(get) }),
   /** Extension of the image. */
-  outputExtension:               row('Output', filename),
+  outputExtension:               row('Output', filename, { defaultFrom: (get) => EXTENSIONS[String(get('format'))] ?? '' }),
   /** Size of the disk image. */
   outputSize:                    row('Output', size),
   /** Compress the artifacts. */
-  compressOutput:                row('Output', choice(['none', 'zstd'], { yes: 'zstd', no: 'none', also: { zst: 'zstd' }, later: ['xz', 'bz2', 'gz', 'gzip', 'lz4', 'lzma'] }), { default: 'none' }),
+  compressOutput:                row('Output', choice(['none', 'zstd', 'xz', 'gz'], { yes: 'zstd', no: 'none', also: { zst: 'zstd', gzip: 'gz' }, later: ['bz2', 'lz4', 'lzma'] }), { defaultFrom: (get) => COMPRESSED[String(get('format'))] ?? 'none' }),
   /** How hard to compress the artifacts. */
-  compressLevel:                 row('Output', integer(1, 22), { scope: 'inherit', default: 3 }),
+  compressLevel:                 row('Output', integer(0, 22), { scope: 'inherit', default: 3 }),
   /** Where the artifacts go; `--output` wins. */
-  outputDirectory:               row('Output', path, { scope: 'universal', defaultFrom: (get) => `${get('directory')}/out` }),
+  outputDirectory:               row('Output', path, { scope: 'universal', files: ['output'], defaultFrom: (get) => `${get('directory')}/out`, mkosi: (get) => `${get('directory')}/mkosi.output` }),
   /** Mode of the artifacts. */
   outputMode:                    row('Output', mode, { scope: 'universal' }),
   /** Version of the image: in names, os-release and updates. */
-  imageVersion:                  row('Output', type.matching('a version such as "1.2"', /^[A-Za-z0-9][A-Za-z0-9.+~^-]*$/), { scope: 'inherit' }),
+  imageVersion:                  row('Output', type.matching('a version such as "1.2"', /^[A-Za-z0-9][A-Za-z0-9.+~^_-]*$/), { scope: 'inherit', match: 'version', files: ['version'], fileText: true }),
   /** Name of the image: in file names, os-release and updates. */
-  imageId:                       row('Output', type.matching('a name of letters, digits, ".", "_" and "-"', /^[A-Za-z0-9][\w.-]*$/), { scope: 'inherit', default: 'image' }),
+  imageId:                       row('Output', type.optional(type.matching('a name of letters, digits, ".", "_" and "-"', /^[A-Za-z0-9][\w.-]*$/)), { scope: 'inherit', match: 'glob', default: 'image', mkosi: undefined }),
   /** Labels of an OCI image. */
   ociLabels:                     row('Output', pairs()),
   /** Annotations of an OCI image. */
   ociAnnotations:                row('Output', pairs()),
   /** Parts to write as files of their own. mkosi leaves partitions out by default; updates are made of them. */
-  splitArtifacts:                row('Output', listOr(choice(SPLITTABLE, { later: ['tar', 'kernel-modules-initrd', 'repart-definitions'] }), ['uki', 'kernel', 'initrd', 'partitions'], ['uki', 'kernel', 'initrd']), { default: ['uki', 'partitions'] }),
+  splitArtifacts:                row('Output', listOr(choice(SPLITTABLE), ['uki', 'kernel', 'initrd', 'partitions'], ['uki', 'kernel', 'initrd']), { default: ['uki', 'partitions'], mkosi: ['uki', 'kernel', 'initrd'] }),
   /** Folders of partition definitions. */
-  repartDirectories:             row('Output', paths),
+  repartDirectories:             row('Output', paths, { files: ['repart'] }),
   /** Bytes in a sector of the disk. */
   sectorSize:                    row('Output', oneOf(512, 4096), { scope: 'inherit', default: 512 }),
   /** Ship only what differs from the base trees. */
-  overlay:                       row('Output', boolean),
+  overlay:                       row('Output', boolean, { default: false }),
   /** GUID that all others follow from. Follows from the image's id by default, where mkosi draws one at random. */
-  seed:                          row('Output', type.guid, { defaultFrom: (get) => derivedGuid(SEED_NAMESPACE, String(get('imageId'))) }),
+  seed:                          row('Output', type.seed, { files: ['seed'], fileText: true, defaultFrom: (get) => derivedGuid(SEED_NAMESPACE, seedOf(get)) }),
   /** Make the image bootable from a CD. */
   elTorito:                      later('Output', feature),
   /** System identifier of the CD. */
@@ -203,17 +287,17 @@ export const SETTINGS = {
   /** Publisher of the CD. */
   elToritoPublisher:             later('Output', string),
   /** Scripts run by `mkosi clean`. */
-  cleanScripts:                  row('Output', paths),
+  cleanScripts:                  row('Output', scripts, { files: ['clean', 'clean.d/*'] }),
 
   // ── Content ────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** Packages in the image. */
-  packages:                      row('Content', names, { resolves: true }),
+  packages:                      row('Content', packages, { resolves: true }),
   /** Packages that only build scripts see. */
-  buildPackages:                 row('Content', names, { resolves: true }),
+  buildPackages:                 row('Content', packages, { resolves: true }),
   /** Packages that are installed last, after the cached part. */
-  volatilePackages:              row('Content', names, { resolves: true }),
+  volatilePackages:              row('Content', packages, { resolves: true }),
   /** Folders of packages to use beside the repositories. */
-  packageDirectories:            row('Content', paths, { scope: 'universal', resolves: true }),
+  packageDirectories:            row('Content', paths, { scope: 'universal', resolves: true, files: ['packages'] }),
   /** Folders of packages to use for the volatile part. */
   volatilePackageDirectories:    row('Content', paths, { scope: 'universal', resolves: true }),
   /** Install what packages merely recommend. */
@@ -223,45 +307,45 @@ export const SETTINGS = {
   /** Trees to build upon instead of an empty one. */
   baseTrees:                     row('Content', paths),
   /** Trees copied in before packages are installed. */
-  skeletonTrees:                 row('Content', trees),
+  skeletonTrees:                 row('Content', trees, { files: ['skeleton', 'skeleton.tar'] }),
   /** Trees copied in after packages are installed. */
-  extraTrees:                    row('Content', trees),
+  extraTrees:                    row('Content', trees, { files: ['extra', 'extra.tar'] }),
   /** Packages left out, or removed at the end. */
   removePackages:                row('Content', names, { resolves: true }),
   /** Files removed at the end, as globs. */
-  removeFiles:                   row('Content', list(type.imagePath)),
+  removeFiles:                   row('Content', list(type.imageGlob)),
   /** Remove the package manager's database; by default when the package manager is not in the image. */
   cleanPackageMetadata:          row('Content', feature, { default: 'auto' }),
   /** The one time in the image, in seconds; by default that of the lock's snapshot. */
   sourceDateEpoch:               row('Content', integer(0), { scope: 'multiversal' }),
   /** Scripts run before anything else, to update sources. */
-  syncScripts:                   row('Content', paths),
+  syncScripts:                   row('Content', scripts, { files: ['sync', 'sync.d/*'] }),
   /** Scripts run after packages are installed; called with `final`. */
-  prepareScripts:                row('Content', paths),
+  prepareScripts:                row('Content', scripts, { formerly: ['PrepareScript'], files: ['prepare', 'prepare.chroot', 'prepare.d/*'] }),
   /** Scripts that compile things for the image. */
-  buildScripts:                  row('Content', paths),
+  buildScripts:                  row('Content', scripts, { formerly: ['BuildScript'], files: ['build', 'build.chroot', 'build.d/*'] }),
   /** Scripts run after packages and trees are in. */
-  postInstallationScripts:       row('Content', paths),
+  postInstallationScripts:       row('Content', scripts, { formerly: ['PostInstallationScript'], files: ['postinst', 'postinst.chroot', 'postinst.d/*'] }),
   /** Scripts run last, on the finished tree. */
-  finalizeScripts:               row('Content', paths),
+  finalizeScripts:               row('Content', scripts, { formerly: ['FinalizeScript'], files: ['finalize', 'finalize.chroot', 'finalize.d/*'] }),
   /** Scripts run on the written artifacts. */
-  postOutputScripts:             row('Content', paths),
+  postOutputScripts:             row('Content', scripts, { files: ['postoutput', 'postoutput.d/*'] }),
   /** Whether to install a boot loader and a kernel image; `auto` when the image holds a kernel. */
-  bootable:                      row('Content', feature, { default: 'auto' }),
+  bootable:                      row('Content', feature, { match: 'equal', default: 'auto' }),
   /** The UEFI boot loader. */
-  bootloader:                    row('Content', choice(['systemd-boot'], { later: ['none', 'uki', 'grub', 'uki-signed', 'systemd-boot-signed', 'grub-signed'] }), { default: 'systemd-boot' }),
+  bootloader:                    row('Content', choice(['none', 'systemd-boot', 'uki', 'systemd-boot-signed', 'uki-signed'], { later: ['grub', 'grub-signed'] }), { default: 'systemd-boot' }),
   /** The boot loader for BIOS. */
   biosBootloader:                row('Content', choice(['none'], { later: ['grub'] }), { default: 'none' }),
   /** A first boot loader signed by Microsoft. */
   shimBootloader:                row('Content', choice(['none'], { later: ['signed', 'unsigned'] }), { default: 'none' }),
   /** Kernel, initrd and command line in one signed file: always. */
-  unifiedKernelImages:           row('Content', choice(['unsigned', 'auto'], { yes: 'auto', later: ['none', 'signed'] }), { default: 'auto' }),
+  unifiedKernelImages:           row('Content', choice(['none', 'unsigned', 'signed', 'auto'], { yes: 'signed', no: 'none' }), { default: 'auto' }),
   /** Name of the unified kernel image on the ESP, without `.efi`. */
   unifiedKernelImageFormat:      row('Content', filename),
   /** Further boot entries inside the unified kernel image. */
-  unifiedKernelImageProfiles:    row('Content', paths),
+  unifiedKernelImageProfiles:    row('Content', list(type.ukiProfile), { files: ['uki-profiles/*.conf'] }),
   /** Initrds to use instead of the one built from packages. */
-  initrds:                       row('Content', paths),
+  initrds:                       row('Content', list(type.pathOr('default')), { default: ['default'], mkosi: (get) => mkosiInitrds(get) }),
   /** Put the build machine's microcode into the initrd. */
   microcodeHost:                 row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Sets of features for the initrd. */
@@ -271,7 +355,7 @@ export const SETTINGS = {
   /** Volatile packages in the initrd. */
   initrdVolatilePackages:        row('Content', names, { scope: 'initrd', resolves: true }),
   /** Device trees for the unified kernel image. */
-  devicetrees:                   later('Content', names),
+  devicetrees:                   later('Content', names, { formerly: ['Devicetree'] }),
   /** Picture shown while the kernel starts. */
   splash:                        row('Content', type.imagePath),
   /** Arguments added to the kernel command line. */
@@ -279,27 +363,27 @@ export const SETTINGS = {
   /** Kernel modules in the image, as globs; `-` before one leaves out. Empty keeps all. */
   kernelModules:                 row('Content', names),
   /** The older form of `KernelModules=`, with regular expressions. */
-  kernelModulesInclude:          row('Content', names),
+  kernelModulesInclude:          older('Content', patterns, 'kernelModules'),
   /** The older form of `KernelModules=-`, with regular expressions. */
-  kernelModulesExclude:          row('Content', names),
+  kernelModulesExclude:          row('Content', patterns),
   /** Keep the modules that the build machine has loaded. */
   kernelModulesIncludeHost:      row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Whether the initrd gets kernel modules. */
   kernelModulesInitrd:           row('Content', boolean, { default: true }),
   /** Kernel modules in the initrd, as globs; `-` before one leaves out. `default` stands for the usual ones. */
-  kernelInitrdModules:           row('Content', names, { default: ['default'] }),
+  kernelInitrdModules:           row('Content', names, { default: ['default'], mkosi: [] }),
   /** The older form of `KernelInitrdModules=`, with regular expressions. */
-  kernelModulesInitrdInclude:    row('Content', names),
+  kernelModulesInitrdInclude:    older('Content', patterns, 'kernelInitrdModules'),
   /** The older form of `KernelInitrdModules=-`, with regular expressions. */
-  kernelModulesInitrdExclude:    row('Content', names),
+  kernelModulesInitrdExclude:    row('Content', patterns),
   /** Give the initrd the modules that the build machine has loaded. */
   kernelModulesInitrdIncludeHost: row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Firmware in the image, as globs; `-` before one leaves out. */
   firmwareFiles:                 row('Content', names),
   /** The older form of `FirmwareFiles=`, with regular expressions. */
-  firmwareInclude:               row('Content', names),
+  firmwareInclude:               older('Content', patterns, 'firmwareFiles'),
   /** The older form of `FirmwareFiles=-`, with regular expressions. */
-  firmwareExclude:               row('Content', names),
+  firmwareExclude:               row('Content', patterns),
   /** Locale of the system: `C.UTF-8`. */
   locale:                        row('Content', string),
   /** Locale of messages. */
@@ -311,59 +395,59 @@ export const SETTINGS = {
   /** Host name. */
   hostname:                      row('Content', type.matching('a host name', /^[A-Za-z0-9?]([A-Za-z0-9.?-]{0,62}[A-Za-z0-9?])?$/), { scope: 'initrd-inherit' }),
   /** Password of root; with `hashed:` before it, in crypt(3) form; empty lets root log in without. */
-  rootPassword:                  row('Content', type.password, { scope: 'initrd-inherit', secret: true }),
+  rootPassword:                  row('Content', type.password, { scope: 'initrd-inherit', secret: true, files: ['rootpw'], fileText: true }),
   /** Shell of root. */
   rootShell:                     row('Content', type.imagePath),
   /** A fixed machine id, the same on every machine that boots the image. */
-  machineId:                     row('Content', type.guid),
+  machineId:                     row('Content', type.guid, { files: ['machine-id'], fileText: true }),
   /** Log root in on the consoles. */
   autologin:                     row('Content', boolean, { default: false }),
   /** Make the tree an initrd. */
-  makeInitrd:                    row('Content', boolean),
+  makeInitrd:                    row('Content', boolean, { default: false }),
   /** Run an SSH server on a socket to the host. */
-  ssh:                           later('Content', choice(['always', 'auto', 'runtime', 'never'], { yes: 'always', no: 'never' })),
+  ssh:                           row('Content', choice(['auto', 'runtime', 'never'], { yes: 'always', no: 'never', later: ['always'] }), { default: 'never', mkosi: 'auto' }),
   /** Write SELinux labels. */
-  selinuxRelabel:                later('Content', feature, { name: 'SELinuxRelabel' }),
+  selinuxRelabel:                idle('Content', feature, 'Debian’s packages bring no SELinux policy that would label the image', { name: 'SELinuxRelabel' }),
 
   // ── Validation ─────────────────────────────────────────────────────────────────────────────────────────────────────
   /** Sign boot loader and kernel image for UEFI Secure Boot. On by default, where mkosi leaves it off. */
-  secureBoot:                    row('Validation', boolean, { default: true }),
+  secureBoot:                    row('Validation', boolean, { default: true, mkosi: false }),
   /** Put the keys on the ESP for firmware in setup mode to enrol. */
   secureBootAutoEnroll:          row('Validation', boolean, { default: true }),
   /** Key that signs for Secure Boot. */
-  secureBootKey:                 row('Validation', path, { scope: 'universal' }),
+  secureBootKey:                 row('Validation', path, { scope: 'universal', files: ['key'] }),
   /** Where that key is kept. */
   secureBootKeySource:           later('Validation', keySource, { scope: 'universal' }),
   /** Certificate of that key. */
-  secureBootCertificate:         row('Validation', path, { scope: 'universal' }),
+  secureBootCertificate:         row('Validation', path, { scope: 'universal', files: ['crt'] }),
   /** Where that certificate is kept. */
   secureBootCertificateSource:   later('Validation', keySource, { scope: 'universal' }),
   /** Program that signs for Secure Boot. */
   secureBootSignTool:            idle('Validation', choice(['auto', 'sbsign', 'systemd-sbsign']), 'signatures are made in-process'),
   /** dm-verity for `/usr`: `signed`. Any image of Bisque's has it. */
-  verity:                        row('Validation', choice(['signed'], { yes: 'signed', also: { auto: 'signed' }, later: ['disabled', 'hash', 'defer'] }), { default: 'signed' }),
+  verity:                        row('Validation', choice(['signed', 'hash', 'defer', 'disabled', 'auto'], { yes: 'signed', no: 'disabled' }), { default: 'signed', mkosi: 'auto' }),
   /** Key that signs root hashes. */
-  verityKey:                     row('Validation', path, { scope: 'universal' }),
+  verityKey:                     row('Validation', path, { scope: 'universal', files: ['key'] }),
   /** Where that key is kept. */
   verityKeySource:               later('Validation', keySource, { scope: 'universal' }),
   /** Certificate of that key. */
-  verityCertificate:             row('Validation', path, { scope: 'universal' }),
+  verityCertificate:             row('Validation', path, { scope: 'universal', files: ['crt'] }),
   /** Where that certificate is kept. */
   verityCertificateSource:       later('Validation', keySource, { scope: 'universal' }),
   /** Sign the expected PCR 11 values, one policy for each boot phase. */
-  signExpectedPcr:               row('Validation', feature, { default: true }),
+  signExpectedPcr:               row('Validation', feature, { default: true, mkosi: 'auto' }),
   /** Key that signs expected PCR values. */
-  signExpectedPcrKey:            row('Validation', path, { scope: 'inherit' }),
+  signExpectedPcrKey:            row('Validation', path, { scope: 'inherit', files: ['key'] }),
   /** Where that key is kept. */
   signExpectedPcrKeySource:      later('Validation', keySource, { scope: 'inherit' }),
   /** Certificate of that key. */
-  signExpectedPcrCertificate:    row('Validation', path, { scope: 'inherit' }),
+  signExpectedPcrCertificate:    row('Validation', path, { scope: 'inherit', files: ['crt'] }),
   /** Where that certificate is kept. */
   signExpectedPcrCertificateSource: later('Validation', keySource, { scope: 'inherit' }),
   /** File with the passphrase of encrypted partitions. */
-  passphrase:                    row('Validation', path, { secret: true }),
+  passphrase:                    row('Validation', path, { files: ['passphrase'] }),
   /** Write a SHA256SUMS file. */
-  checksum:                      row('Validation', boolean),
+  checksum:                      row('Validation', boolean, { default: false }),
   /** Sign SHA256SUMS with OpenPGP. */
   sign:                          later('Validation', boolean),
   /** OpenPGP key for that. */
@@ -373,23 +457,23 @@ export const SETTINGS = {
 
   // ── Build ──────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** Tree to take build tools from. */
-  toolsTree:                     idle('Build', string, OWN_TOOLS, { scope: 'universal' }),
+  toolsTree:                     idle('Build', string, OWN_TOOLS, { scope: 'universal', files: ['tools'] }),
   /** Distribution of the tools tree. */
-  toolsTreeDistribution:         idle('Build', string, OWN_TOOLS, { scope: 'tools' }),
+  toolsTreeDistribution:         idle('Build', string, OWN_TOOLS, { scope: 'tools', match: 'equal' }),
   /** Release of the tools tree. */
-  toolsTreeRelease:              idle('Build', string, OWN_TOOLS, { scope: 'tools' }),
+  toolsTreeRelease:              idle('Build', string, OWN_TOOLS, { scope: 'tools', match: 'equal' }),
   /** Sets of tools in the tools tree. */
   toolsTreeProfiles:             idle('Build', names, OWN_TOOLS, { scope: 'tools' }),
   /** Mirror for the tools tree. */
   toolsTreeMirror:               idle('Build', string, OWN_TOOLS, { scope: 'tools' }),
   /** Repositories for the tools tree. */
-  toolsTreeRepositories:         later('Build', names, { scope: 'tools', resolves: true }),
+  toolsTreeRepositories:         idle('Build', names, OWN_TOOLS, { scope: 'tools' }),
   /** Trees for the package manager of the tools tree. */
-  toolsTreeSandboxTrees:         later('Build', trees, { scope: 'tools' }),
+  toolsTreeSandboxTrees:         idle('Build', trees, OWN_TOOLS, { scope: 'tools', formerly: ['ToolsTreePackageManagerTrees'] }),
   /** Packages in the tools tree, beside Bisque's own. */
   toolsTreePackages:             row('Build', names, { scope: 'tools', resolves: true }),
   /** Folders of packages for the tools tree. */
-  toolsTreePackageDirectories:   later('Build', paths, { scope: 'tools', resolves: true }),
+  toolsTreePackageDirectories:   idle('Build', paths, OWN_TOOLS, { scope: 'tools' }),
   /** Use the CA certificates of the tools tree. */
   toolsTreeCertificates:         idle('Build', boolean, OWN_TOOLS, { scope: 'universal' }),
   /** Further folders to look for tools. */
@@ -399,19 +483,19 @@ export const SETTINGS = {
   /** Whether to use cached package lists. */
   cacheOnly:                     idle('Build', choice(['always', 'auto', 'metadata', 'never'], { yes: 'always', no: 'auto', also: { none: 'auto' } }), 'the lock decides what is used; --offline keeps off the network', { scope: 'inherit' }),
   /** Configuration of the package manager, such as further repositories. */
-  sandboxTrees:                  row('Build', trees, { scope: 'universal', resolves: true }),
+  sandboxTrees:                  row('Build', trees, { scope: 'universal', resolves: true, formerly: ['PackageManagerTrees'], files: ['sandbox', 'sandbox.tar', 'pkgmngr', 'pkgmngr.tar'] }),
   /** Folder for temporary files. */
   workspaceDirectory:            idle('Build', path, 'work is done below the cache; use --cache', { scope: 'multiversal' }),
   /** Folder for cached images. */
-  cacheDirectory:                idle('Build', path, 'use --cache', { scope: 'universal' }),
+  cacheDirectory:                idle('Build', path, 'use --cache', { scope: 'universal', files: ['cache'] }),
   /** What tells cached images apart. */
   cacheKey:                      idle('Build', string, CACHED, { scope: 'inherit' }),
   /** Folder for downloaded packages. */
-  packageCacheDirectory:         idle('Build', path, 'use --cache', { scope: 'multiversal' }),
+  packageCacheDirectory:         idle('Build', path, 'use --cache', { scope: 'multiversal', files: ['pkgcache'] }),
   /** Folder that build scripts keep their objects in. */
-  buildDirectory:                row('Build', path, { scope: 'universal' }),
+  buildDirectory:                row('Build', path, { scope: 'universal', files: ['builddir'] }),
   /** What tells build folders apart. */
-  buildKey:                      later('Build', string, { scope: 'inherit' }),
+  buildKey:                      row('Build', string, { scope: 'inherit', default: '&d~&r~&a' }),
   /** Use btrfs subvolumes. */
   useSubvolumes:                 idle('Build', feature, OWN_TOOLS, { scope: 'universal' }),
   /** Write partitions without loop devices. */
@@ -419,101 +503,106 @@ export const SETTINGS = {
   /** Remember the command line of a build. */
   history:                       idle('Build', boolean, 'each command says all it needs', { scope: 'main' }),
   /** Sources that scripts see. */
-  buildSources:                  row('Build', trees, { scope: 'multiversal' }),
+  buildSources:                  row('Build', list(type.sourceTree), { scope: 'multiversal', match: 'target', default: [], mkosi: (get) => [{ source: String(get('directory')), target: '' }] }),
   /** Give scripts a throw-away copy of the sources. */
-  buildSourcesEphemeral:         row('Build', choice(['yes', 'no', 'buildcache'], { yes: 'yes', no: 'no' }), { scope: 'multiversal' }),
+  buildSourcesEphemeral:         row('Build', choice(['yes', 'no', 'buildcache'], { yes: 'yes', no: 'no' }), { scope: 'multiversal', default: 'no' }),
   /** Variables that scripts see. */
-  environment:                   row('Build', pairs(true)),
+  environment:                   row('Build', pairs(true), { match: 'pair' }),
   /** Files with such variables. */
-  environmentFiles:              row('Build', paths),
+  environmentFiles:              row('Build', paths, { files: ['env'] }),
   /** Whether build scripts run tests. */
-  withTests:                     row('Build', boolean, { scope: 'universal' }),
+  withTests:                     row('Build', boolean, { scope: 'universal', default: true }),
   /** Let scripts use the network. */
-  withNetwork:                   row('Build', boolean, { scope: 'universal' }),
+  withNetwork:                   row('Build', boolean, { scope: 'universal', default: false }),
   /** Proxy for downloads. */
-  proxyUrl:                      later('Build', string, { scope: 'multiversal' }),
+  proxyUrl:                      idle('Build', string, PROXY, { scope: 'multiversal' }),
   /** Hosts that need no proxy. */
-  proxyExclude:                  later('Build', names, { scope: 'multiversal' }),
+  proxyExclude:                  idle('Build', names, PROXY, { scope: 'multiversal' }),
   /** CA certificates to trust for the proxy. */
-  proxyPeerCertificate:          later('Build', path, { scope: 'multiversal' }),
+  proxyPeerCertificate:          idle('Build', path, PROXY, { scope: 'multiversal' }),
   /** Certificate for the proxy. */
-  proxyClientCertificate:        later('Build', path, { scope: 'multiversal', secret: true }),
+  proxyClientCertificate:        idle('Build', path, PROXY, { scope: 'multiversal', secret: true }),
   /** Key for the proxy. */
-  proxyClientKey:                later('Build', path, { scope: 'multiversal', secret: true }),
+  proxyClientKey:                idle('Build', path, PROXY, { scope: 'multiversal', secret: true }),
   /** Mark scripts executable. */
-  makeScriptsExecutable:         row('Build', boolean, { scope: 'multiversal' }),
+  makeScriptsExecutable:         row('Build', boolean, { scope: 'multiversal', default: false }),
   /** Own files in the foreign UID range. */
-  foreignUidRange:               later('Build', boolean, { name: 'ForeignUIDRange', scope: 'main' }),
+  foreignUidRange:               idle('Build', boolean, 'a build owns its files in a user namespace of its own', { name: 'ForeignUIDRange', scope: 'main' }),
 
   // ── Runtime ────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** Settings for systemd-nspawn. */
-  nspawnSettings:                later('Runtime', path, { name: 'NSpawnSettings', scope: 'main' }),
+  nspawnSettings:                idle('Runtime', path, MKOSI_VM, { name: 'NSpawnSettings', scope: 'main', files: ['nspawn'] }),
   /** Run on a copy of the image that is dropped afterwards. */
   ephemeral:                     idle('Runtime', boolean, '`bisque vm` always runs on a throw-away copy unless told --keep', { scope: 'main' }),
   /** Credentials passed to the running image. */
-  credentials:                   row('Runtime', pairs(), { scope: 'main', secret: true }),
+  credentials:                   row('Runtime', type.credentials, { scope: 'main', secret: true, files: ['credentials'] }),
   /** Arguments added to the kernel command line when run. */
   kernelCommandLineExtra:        row('Runtime', arguments_, { scope: 'main' }),
   /** Trees mounted when run. */
-  runtimeTrees:                  later('Runtime', trees, { scope: 'main' }),
+  runtimeTrees:                  idle('Runtime', list(type.sourceTree), MKOSI_VM, { scope: 'main' }),
   /** Size that the disk is grown to when run. */
   runtimeSize:                   row('Runtime', size, { scope: 'main' }),
   /** Network when run. */
-  runtimeNetwork:                later('Runtime', choice(['interface', 'user', 'none']), { scope: 'main' }),
+  runtimeNetwork:                idle('Runtime', choice(['interface', 'user', 'none']), MKOSI_VM, { scope: 'main' }),
   /** Mount the sources when run. */
-  runtimeBuildSources:           later('Runtime', boolean, { scope: 'main' }),
+  runtimeBuildSources:           idle('Runtime', boolean, MKOSI_VM, { scope: 'main' }),
   /** Let the calling user into the container. */
-  bindUser:                      later('Runtime', boolean, { scope: 'main' }),
+  bindUser:                      idle('Runtime', boolean, MKOSI_VM, { scope: 'main' }),
   /** Key for SSH. */
-  sshKey:                        later('Runtime', path, { scope: 'main', secret: true }),
+  sshKey:                        idle('Runtime', path, MKOSI_VM, { scope: 'main', files: ['key'] }),
   /** Certificate for SSH. */
-  sshCertificate:                later('Runtime', path, { scope: 'main' }),
+  sshCertificate:                idle('Runtime', path, MKOSI_VM, { scope: 'main', files: ['crt'] }),
   /** What runs the virtual machine. */
-  virtualMachineMonitor:         row('Runtime', choice(['qemu'], { later: ['vmspawn'] }), { scope: 'main', default: 'qemu' }),
+  virtualMachineMonitor:         idle('Runtime', choice(['qemu', 'vmspawn']), '`bisque vm` starts QEMU', { scope: 'main' }),
   /** Name of the machine when run. */
-  machine:                       later('Runtime', string, { scope: 'main' }),
+  machine:                       idle('Runtime', string, MKOSI_VM, { scope: 'main' }),
   /** File that the journal is forwarded to when run. */
-  forwardJournal:                later('Runtime', path, { scope: 'main' }),
+  forwardJournal:                idle('Runtime', path, MKOSI_VM, { scope: 'main' }),
   /** Folder of transfer definitions for the sysupdate verb. */
-  sysupdateDirectory:            later('Runtime', path, { scope: 'main' }),
+  sysupdateDirectory:            idle('Runtime', path, 'for `mkosi sysupdate`; `bisque update` has transfer files of its own', { scope: 'main', files: ['sysupdate'] }),
   /** Console of the virtual machine. */
-  console:                       later('Runtime', choice(['interactive', 'read-only', 'native', 'gui', 'headless']), { scope: 'main' }),
+  console:                       idle('Runtime', choice(['interactive', 'read-only', 'native', 'gui', 'headless']), MKOSI_VM, { scope: 'main' }),
   /** Processors of the virtual machine. */
-  cpus:                          row('Runtime', integer(0), { name: 'CPUs', scope: 'main' }),
+  cpus:                          row('Runtime', type.optional(integer(0)), { name: 'CPUs', formerly: ['QemuSmp'], scope: 'main', mkosi: 1 }),
   /** Memory of the virtual machine. */
-  ram:                           row('Runtime', size, { name: 'RAM', scope: 'main' }),
+  ram:                           row('Runtime', type.optional(size), { name: 'RAM', formerly: ['QemuMem'], scope: 'main', mkosi: 2 * 1024 ** 3 }),
   /** Memory the virtual machine can grow to. */
-  maxMem:                        later('Runtime', size, { scope: 'main' }),
+  maxMem:                        idle('Runtime', size, MKOSI_VM, { scope: 'main' }),
   /** Use KVM. */
-  kvm:                           idle('Runtime', feature, '`bisque vm` uses KVM where it is', { name: 'KVM', scope: 'main' }),
+  kvm:                           idle('Runtime', feature, '`bisque vm` uses KVM where it is', { name: 'KVM', formerly: ['QemuKvm'], scope: 'main' }),
   /** Give the virtual machine CXL devices. */
-  cxl:                           later('Runtime', boolean, { name: 'CXL', scope: 'main' }),
+  cxl:                           idle('Runtime', boolean, MKOSI_VM, { name: 'CXL', scope: 'main' }),
   /** Give the virtual machine a socket to the host. */
-  vsock:                         later('Runtime', feature, { name: 'VSock', scope: 'main' }),
+  vsock:                         idle('Runtime', feature, MKOSI_VM, { name: 'VSock', formerly: ['QemuVsock'], scope: 'main' }),
   /** Number of that socket. */
-  vsockCid:                      later('Runtime', string, { name: 'VSockCID', scope: 'main' }),
+  vsockCid:                      idle('Runtime', string, MKOSI_VM, { name: 'VSockCID', formerly: ['QemuVsockConnectionId'], scope: 'main' }),
   /** Give the virtual machine a TPM. */
-  tpm:                           idle('Runtime', feature, '`bisque vm` always has a software TPM', { name: 'TPM', scope: 'main' }),
+  tpm:                           idle('Runtime', feature, '`bisque vm` always has a software TPM', { name: 'TPM', formerly: ['QemuSwtpm'], scope: 'main' }),
   /** Attach the disk as a removable one. */
-  removable:                     later('Runtime', boolean, { scope: 'main' }),
+  removable:                     idle('Runtime', boolean, MKOSI_VM, { formerly: ['QemuRemovable'], scope: 'main' }),
   /** How the disk is attached. */
-  diskType:                      later('Runtime', choice(['virtio-blk', 'virtio-scsi', 'nvme', 'scsi-cd']), { scope: 'main' }),
+  diskType:                      idle('Runtime', choice(['virtio-blk', 'virtio-scsi', 'nvme', 'scsi-cd']), MKOSI_VM, { scope: 'main' }),
   /** Firmware of the virtual machine. */
-  firmware:                      later('Runtime', choice(['auto', 'linux', 'linux-noinitrd', 'uefi', 'uefi-secure-boot']), { scope: 'main' }),
+  firmware:                      idle('Runtime', choice(['auto', 'linux', 'linux-noinitrd', 'uefi', 'uefi-secure-boot']), MKOSI_VM, { formerly: ['QemuFirmware'], scope: 'main' }),
   /** Variables of the firmware. */
-  firmwareVariables:             later('Runtime', path, { scope: 'main' }),
+  firmwareVariables:             idle('Runtime', type.pathOr('custom', 'microsoft', 'microsoft-mok'), MKOSI_VM, { formerly: ['QemuFirmwareVariables'], scope: 'main' }),
   /** Kernel to start directly. */
-  linux:                         later('Runtime', string, { scope: 'main' }),
+  linux:                         idle('Runtime', string, MKOSI_VM, { formerly: ['QemuKernel'], scope: 'main' }),
   /** Further disks. */
-  drives:                        later('Runtime', arguments_, { scope: 'main' }),
+  drives:                        idle('Runtime', arguments_, MKOSI_VM, { formerly: ['QemuDrives'], scope: 'main' }),
   /** Further arguments for QEMU. */
-  qemuArgs:                      later('Runtime', quoted, { scope: 'main' }),
+  qemuArgs:                      idle('Runtime', quoted, MKOSI_VM, { scope: 'main' }),
   /** Register the machine with systemd-machined. */
   register:                      idle('Runtime', feature, 'nothing on the host is touched', { scope: 'main' }),
   /** Serve the disk to other machines. */
-  storageTargetMode:             later('Runtime', feature, { scope: 'main' }),
+  storageTargetMode:             idle('Runtime', feature, MKOSI_VM, { scope: 'main' }),
 
   // ── Bisque's own ───────────────────────────────────────────────────────────────────────────────────────────────────
+  /**
+   * Make `/usr` complete in itself: what `/etc` and `/var` hold is brought back from there on first boot, accounts are
+   * declared, and the disk is an ESP and a signed `/usr`. Without it the tree stays what packages and scripts made of it.
+   */
+  hermeticUsr:                   row('Bisque', boolean, { default: true, mkosi: false }),
   /**
    * Accept repository metadata past its Valid-Until. An archive that stands still (a snapshot, a frozen mirror) expires,
    * and the signature alone cannot tell it from an attacker who holds updates back; so it takes a word of the recipe's.
@@ -529,7 +618,7 @@ type KeyThatIs<S extends Status['is']> = { [K in Key]: Table[K]['status']['is'] 
 
 export type SupportedKey = KeyThatIs<'supported'>
 /** Settings that a recipe may carry. */
-export type WritableKey = Exclude<KeyThatIs<'supported' | 'without-effect'>, 'profiles'>
+export type WritableKey = Exclude<KeyThatIs<'supported' | 'without-effect' | 'older'>, 'profiles'>
 
 type Inputs<T, K extends keyof T> = { [P in K]?: InputOf<T[P]> }
 type Values<T, K extends keyof T> = { readonly [P in K]: ValueOf<T[P]> }
@@ -548,7 +637,84 @@ export const WRITABLE_KEYS: readonly Key[] = KEYS.filter((key) => ROWS[key]!.sta
 /** mkosi's name of a setting: `kernelCommandLine` → `KernelCommandLine`. */
 export const mkosiName = (key: string): string => ROWS[key]?.name ?? key.charAt(0).toUpperCase() + key.slice(1)
 
-const BY_NAME = new Map<string, Key>(KEYS.flatMap((key) => [[key, key] as const, [mkosiName(key), key] as const]))
+const BY_NAME = new Map<string, Key>(
+  KEYS.flatMap((key) => [key, mkosiName(key), ...(ROWS[key]!.formerly ?? [])].map((name) => [name, key] as const)),
+)
 
-/** The setting of that name in either spelling. */
+/** The setting of that name in either spelling, or by a name it had. */
 export const settingNamed = (name: string): Key | undefined => BY_NAME.get(name)
+
+const EXTENSIONS: Readonly<Record<string, string>> = {
+  disk: 'raw',
+  esp: 'raw',
+  sysext: 'raw',
+  confext: 'raw',
+  portable: 'raw',
+  cpio: 'cpio',
+  tar: 'tar',
+  uki: 'efi',
+  addon: 'efi',
+}
+
+/** Formats that are compressed unless told otherwise. */
+const COMPRESSED: Readonly<Record<string, 'zstd' | 'gz'>> = {
+  tar: 'zstd',
+  cpio: 'zstd',
+  uki: 'zstd',
+  esp: 'zstd',
+  addon: 'zstd',
+  oci: 'gz',
+}
+
+/** What mkosi takes where no release is named. */
+const MOVING_RELEASES: Readonly<Record<string, string>> = {
+  debian: 'testing',
+  kali: 'kali-rolling',
+  ubuntu: 'devel',
+  fedora: 'rawhide',
+  arch: 'rolling',
+  opensuse: 'tumbleweed',
+  mageia: 'cauldron',
+  openmandriva: 'cooker',
+  centos: '10',
+  alma: '10',
+  rocky: '10',
+  rhel: '10',
+  'rhel-ubi': '10',
+  azure: '3.0',
+  postmarketos: 'edge',
+}
+
+function mkosiOutput(get: Get): string {
+  const name = get('image') === 'main' ? (get('imageId') ?? 'image') : get('image')
+  return [name, get('imageVersion')].filter((part) => part !== undefined).join('_')
+}
+
+/** Images of one recipe have seeds of their own. */
+const seedOf = (get: Get): string =>
+  [get('imageId') ?? 'image', get('image')].filter((part) => part !== 'main' && part !== undefined).join('/')
+
+/** The default initrd, for an image that holds a kernel and boots. */
+function mkosiInitrds(get: Get): string[] {
+  const [format, bootable] = [String(get('format')), get('bootable')]
+  if (['uki', 'esp'].includes(format) || bootable === false) return []
+  if (bootable === true) return ['default']
+  if (['cpio', 'directory', 'sysext', 'confext', 'addon', 'portable'].includes(format) || get('overlay')) return []
+  const kernel = KERNELS[String(get('distribution'))]
+  const packages = [...(get('packages') as string[]), ...(get('volatilePackages') as string[])]
+  return packages.some((name) => kernel?.test(name)) ? ['default'] : []
+}
+
+const KERNELS: Readonly<Record<string, RegExp>> = {
+  debian: /^linux-image-/,
+  kali: /^linux-image-/,
+  ubuntu: /^linux-(?!tools-)/,
+  fedora: /^kernel(-core)?$/,
+  centos: /^kernel(-core)?$/,
+  alma: /^kernel(-core)?$/,
+  rocky: /^kernel(-core)?$/,
+  rhel: /^kernel(-core)?$/,
+  'rhel-ubi': /^kernel(-core)?$/,
+  arch: /^linux(-(lts|zen|hardened|rt|rt-lts))?$/,
+  opensuse: /^kernel-(default|kvmsmall)$/,
+}

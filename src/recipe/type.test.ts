@@ -79,8 +79,10 @@ test('choice names what it expects, the nearest, and what is only not supported 
   reads(compression, 'yes', 'zstd')
   reads(compression, 'zst', 'zstd')
   takes(compression, false, 'none')
+  takes(compression, 'xz', 'xz')
+  assert.equal(compression.unsupported!('xz'), '"xz" is known but not supported yet; supported: none, zstd')
+  assert.equal(compression.unsupported!('zstd'), undefined)
   assert.equal(refuses(compression, 'zsdt'), 'expected one of none, zstd, got "zsdt"; did you mean "zstd"?')
-  assert.equal(refuses(compression, 'xz'), '"xz" is known but not supported yet; supported: none, zstd')
   assert.equal(refuses(compression, 7), 'expected one of none, zstd, got 7')
 })
 

@@ -40,14 +40,21 @@ export interface Evaluated {
   origins: Map<Key, string>
 }
 
-export function evaluate(assignments: readonly Assignment[], around: Surroundings & Place, problems: Problem[]): Evaluated {
-  const byKey = Map.groupBy(assignments, (a) => a.key)
+/** What values may depend on beside each other. */
+export interface Around extends Surroundings, Place {
+  /** Take values that are well-formed and cannot be built, such as another distribution: for a summary. */
+  anyValue?: boolean
+}
+
+export function evaluate(assignments: readonly Assignment[], around: Around, problems: Problem[]): Evaluated {
+  const byKey = Map.groupBy(assignments, ({ key }) => (ROWS[key]!.into as Key | undefined) ?? key)
   const values = new Map<Key, unknown>()
   const origins = new Map<Key, string>()
   const underWay: Key[] = []
 
   const get = (key: Key): unknown => {
     if (key === ('directory' as Key)) return around.directory
+    if (key === ('image' as Key)) return around.image
     if (values.has(key)) return values.get(key)
     if (underWay.includes(key)) {
       throw new Fault('recipe', `refers to itself through specifiers: ${[...underWay, key].map(mkosiName).join(' → ')}`)
@@ -72,7 +79,7 @@ export function evaluate(assignments: readonly Assignment[], around: Surrounding
 function fold(
   key: Key,
   assignments: readonly Assignment[],
-  around: Surroundings & Place,
+  around: Around,
   get: (key: Key) => unknown,
   problems: Problem[],
 ): { value: unknown; origin: string } {
@@ -85,8 +92,10 @@ function fold(
       continue
     }
     try {
-      const { added, resets } = readAssignment(row, assignment, around, get)
-      if (resets || row.type.merge === 'replace') [value, where] = [undefined, []]
+      const { added, resets } = readAssignment(ROWS[assignment.key]!, assignment, around, get)
+      const reason = added === undefined || around.anyValue ? undefined : row.type.unsupported?.(added)
+      if (reason) throw new Fault('recipe', reason)
+      if (resets || row.type.merge === 'replace') [value, where] = [resets ? emptied(row) : undefined, []]
       if (added !== undefined) value = merged(row, value, added)
       if (added !== undefined || resets) where.push(originOf(assignment))
     } catch (error) {
@@ -97,12 +106,15 @@ function fold(
     }
   }
   if (value !== undefined) return { value, origin: where.join(', ') }
-  // A setting that was wrong is not missing as well.
+  // One that was wrong is not missing as well.
   if (row.required && where.length === 0) {
     problems.push({ where: '', message: `${key} is not set: expected ${row.type.expected}` })
   }
   return { value: defaultOf(row, get), origin: 'default' }
 }
+
+/** Emptied lists hold nothing; other settings go back to their default. */
+const emptied = (row: Row): unknown => (row.type.merge === 'replace' ? undefined : row.type.absent)
 
 function defaultOf(row: Row, get: (key: Key) => unknown): unknown {
   if (row.defaultFrom) return row.defaultFrom((key) => get(key as Key))
@@ -112,7 +124,7 @@ function defaultOf(row: Row, get: (key: Key) => unknown): unknown {
 function readAssignment(
   row: Row,
   { syntax, value }: Assignment,
-  around: Surroundings & Place,
+  around: Around,
   get: (key: Key) => unknown,
 ): { added: unknown; resets: boolean } {
   const expand = (text: string): string => (row.secret ? text : expandSpecifiers(text, get, around))
@@ -120,7 +132,7 @@ function readAssignment(
   if (syntax === 'text') {
     const text = expand(String(value))
     if (text.trim() === '' && row.type !== ROWS['rootPassword']!.type) return { added: undefined, resets: true }
-    return { added: row.type.parse(text, around), resets: false }
+    return { added: row.type.parse(text, around), resets: row.type.replaces?.(text) ?? false }
   }
   const resets = appends && Array.isArray(value) && value[0] === ''
   const expanded = expandAll(resets ? (value as unknown[]).slice(1) : value, expand)
