@@ -3,9 +3,9 @@ export interface Repository {
   /** Short stable name, used in the lock: `trixie`, `trixie-updates`, `trixie-security`. */
   id: string
   format: 'deb' | 'rpm' | 'alpm'
-  /** Base URL without a trailing slash, e.g. `http://deb.debian.org/debian`. */
+  /** Base URL without a trailing slash, e.g. `http://deb.debian.org/debian`. `file:` and a path beside the recipe for a folder. */
   url: string
-  /** deb: suite under `dists/`. */
+  /** deb: suite under `dists/`; a path that ends in `/` is a flat repository. */
   suite: string
   components: readonly string[]
   architecture: string
@@ -15,6 +15,8 @@ export interface Repository {
   priority: number
   /** Base URL of a snapshot service, with `{timestamp}` where `20261123T000000Z` goes. */
   snapshotUrl?: string
+  /** Folder of packages of this machine, which nobody signs: they are pinned by digest alone. */
+  directory?: string
   /** Accept metadata past its Valid-Until (frozen archives). */
   allowExpired?: boolean
 }

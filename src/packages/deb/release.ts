@@ -2,7 +2,7 @@
  * Release: the signed table of contents of a Debian suite.
  *
  * Spec:   https://wiki.debian.org/DebianRepository/Format
- * Limits: SHA-256 only; MD5Sum and SHA1 lists are not read. No flat repositories.
+ * Limits: SHA-256 only; MD5Sum and SHA1 lists are not read.
  */
 import type { Sha256 } from '../../base/digest.ts'
 import { Fault } from '../../base/fault.ts'
@@ -13,6 +13,9 @@ import { CLOCK_TOLERANCE_MS } from './signature.ts'
 export interface Release {
   suite: string
   codename: string
+  origin: string
+  label: string
+  version: string
   date: Date
   validUntil?: Date
   architectures: readonly string[]
@@ -20,7 +23,7 @@ export interface Release {
   acquireByHash: boolean
   /** Packages of architecture `all` are in an index of their own, not in every architecture's. */
   separateAll: boolean
-  /** Index files by their path below `dists/<suite>/`. */
+  /** Index files by their path below `dists/<suite>/`, or below the folder of a flat repository. */
   files: ReadonlyMap<string, IndexFile>
 }
 
@@ -39,6 +42,9 @@ export function parseRelease(text: string, source: string): Release {
   return {
     suite: field(stanza, 'Suite') ?? '',
     codename: field(stanza, 'Codename') ?? '',
+    origin: field(stanza, 'Origin') ?? '',
+    label: field(stanza, 'Label') ?? '',
+    version: field(stanza, 'Version') ?? '',
     date: dateOf(required(stanza, 'Date', source), 'Date', source),
     ...(validUntil === undefined ? {} : { validUntil: dateOf(validUntil, 'Valid-Until', source) }),
     architectures,
@@ -58,7 +64,7 @@ export function checkRelease(
 ): void {
   const { suite, architecture } = repository
   const wrong: string[] = []
-  if (release.codename !== suite && release.suite !== suite)
+  if (!isFlat(repository) && release.codename !== suite && release.suite !== suite)
     wrong.push(`expected suite ${suite}, got codename "${release.codename}", suite "${release.suite}"`)
   if (release.date.getTime() > options.now.getTime() + CLOCK_TOLERANCE_MS)
     wrong.push(`it is dated ${stamp(release.date)}, in the future of this machine's ${stamp(options.now)}`)
@@ -69,10 +75,17 @@ export function checkRelease(
   const absent = repository.components.filter((component) => !offers(release, component))
   if (absent.length > 0) wrong.push(`it does not offer component ${absent.join(', ')}, only ${release.components.join(' ')}`)
   if (wrong.length === 0) return
-  throw new Fault('integrity', `Cannot use ${source}: ${wrong.join('; ')}`, {
-    hint: 'check the clock of this machine, the suite and components in the recipe, and the mirror',
-  })
+  // A clock that runs ahead is one way to get here; an archive that stands still is the usual one.
+  const isExpiredOnly = wrong.length === 1 && wrong[0]!.startsWith('it was valid until')
+  throw new Fault('integrity', `Cannot use ${source}: ${wrong.join('; ')}`, { hint: isExpiredOnly ? EXPIRED : MISMATCH })
 }
+
+const EXPIRED =
+  'where the archive is known to stand still, accept it with allowExpired: true in recipe.ts, AllowExpired=yes in section [Bisque] of mkosi.local.conf, or --set AllowExpired=yes'
+const MISMATCH = 'check the clock of this machine, the suite and components in the recipe, and the mirror'
+
+/** Whether a repository has its packages in one folder, as apt's `/` at the end of a suite says. */
+export const isFlat = ({ suite }: Pick<Repository, 'suite'>): boolean => suite.endsWith('/')
 
 /** An index in the smallest form offered, and what it unpacks to. */
 export interface PackagesIndex {
@@ -88,6 +101,13 @@ export function packagesIndexes(release: Release, component: string, architectur
   if (!own) throw new Fault('missing', `Cannot use ${source}: it lists no ${name}.xz, .gz or plain`)
   const all = release.separateAll ? offered(release, `${component}/binary-all/Packages`) : undefined
   return all ? [own, all] : [own]
+}
+
+/** The index of a flat repository: packages of all architectures. */
+export function flatIndex(release: Release, source: string): PackagesIndex {
+  const found = offered(release, 'Packages') ?? offered(release, './Packages')
+  if (!found) throw new Fault('missing', `Cannot use ${source}: it lists no Packages.xz, .gz or plain`)
+  return found
 }
 
 function offered(release: Release, name: string): PackagesIndex | undefined {

@@ -16,7 +16,7 @@ import { downloadBlob, downloadDocument, inParallel, isAbsent } from '../downloa
 import { type Network, shown, type Wire, withWire } from '../http.ts'
 import type { Repository } from '../repository.ts'
 import { indexPackages, openIndex, type PackageIndex } from './index.ts'
-import { checkRelease, type IndexFile, packagesIndexes, parseRelease, type Release } from './release.ts'
+import { checkRelease, flatIndex, type IndexFile, isFlat, packagesIndexes, parseRelease, type Release } from './release.ts'
 import { openInRelease, openRelease } from './signature.ts'
 
 export interface LoadOptions {
@@ -35,6 +35,9 @@ export interface LoadedRepository {
     date: Date
     codename: string
     suite: string
+    origin: string
+    label: string
+    version: string
     /** SHA-256 of InRelease, or of Release where there is no InRelease. */
     digest: Sha256
   }
@@ -44,7 +47,8 @@ export async function loadRepository(repository: Repository, options: LoadOption
   return withWire(options.network, async (wire) => {
     const { release, digest } = await loadRelease(wire, repository, options, report)
     const index = await loadIndex(wire, repository, release, options, report)
-    return { repository, index, release: { date: release.date, codename: release.codename, suite: release.suite, digest } }
+    const { date, codename, suite, origin, label, version } = release
+    return { repository, index, release: { date, codename, suite, origin, label, version, digest } }
   })
 }
 
@@ -106,7 +110,7 @@ async function recallSigned(store: Store, key: Sha256): Promise<Signed | undefin
 }
 
 async function fetchSigned(wire: Wire, repository: Repository, cached: Signed | undefined, store: Store): Promise<Signed> {
-  const base = `${repository.url}/dists/${repository.suite}`
+  const base = baseOf(repository)
   const ask = { limitBytes: MAX_RELEASE_BYTES, etag: cached?.etag, lastModified: cached?.lastModified }
   try {
     const answer = await downloadDocument(
@@ -178,7 +182,9 @@ async function loadIndex(
 ): Promise<PackageIndex> {
   const { store } = options
   const source = sourceOf(repository)
-  const parts = repository.components.flatMap((component) => packagesIndexes(release, component, repository.architecture, source))
+  const parts = isFlat(repository)
+    ? [flatIndex(release, source)]
+    : repository.components.flatMap((component) => packagesIndexes(release, component, repository.architecture, source))
   const key = digestOf({ what: 'deb index', packages: parts.map((part) => part.file.sha256) })
   const known = await recallIndex(store, key)
   if (known) return known
@@ -221,8 +227,8 @@ async function fetchIndex(
   if (cached) return cached
   if (options.offline) throw notCached(repository, part.path)
   if (part.file.sizeBytes > MAX_INDEX_BYTES) throw tooLarge(sourceOf(repository), part.path, part.file.sizeBytes)
-  const base = `${repository.url}/dists/${repository.suite}`
-  const byHash = `${base}/${part.path.slice(0, part.path.lastIndexOf('/'))}/by-hash/SHA256/${part.file.sha256}`
+  const base = baseOf(repository)
+  const byHash = `${base}/${part.path.slice(0, part.path.lastIndexOf('/') + 1)}by-hash/SHA256/${part.file.sha256}`
   const plain = `${base}/${part.path}`
   try {
     await downloadBlob(wire, { ...part.file, url: release.acquireByHash ? byHash : plain }, store)
@@ -262,6 +268,9 @@ async function unpackIndex(packed: Buffer, path: string, unpacked: IndexFile | u
     throw new Fault('integrity', `Cannot trust ${source}: ${path} unpacks to SHA-256 ${got}, expected ${unpacked.sha256}`)
   return bytes
 }
+
+/** Where a repository's metadata lies. */
+const baseOf = ({ url, suite }: Repository) => (isFlat({ suite }) ? `${url}/${suite}`.replace(/\/+$/, '') : `${url}/dists/${suite}`)
 
 const sourceOf = (repository: Repository) => `${shown(repository.url)} ${repository.suite}`
 

@@ -72,7 +72,8 @@ function resolved(universe: Universe, offer: Offer, set: ReadonlySet<Offer>, why
     version: p.version,
     architecture: p.architecture,
     repository: offer.repository,
-    filename: p.filename,
+    // Flat repositories name their files from where they stand: `./x.deb`.
+    filename: p.filename.replace(/^(?:\.\/+)+/, ''),
     sizeBytes: p.sizeBytes,
     sha256: p.sha256,
     essential: p.essential,

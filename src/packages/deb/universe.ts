@@ -15,6 +15,8 @@ import { compareVersions, satisfies } from './version.ts'
 export interface Suite {
   repository: { id: string; priority: number; suite: string }
   index: PackageIndex
+  /** What preferences say of a version of a package, where they say anything. */
+  priorityOf?: (p: { name: string; version: string }) => number | undefined
 }
 
 /** A version of a package, with the repositories that offer it, best first. */
@@ -72,17 +74,18 @@ export function newUniverse(suites: readonly Suite[], { architecture, recommends
     const known = byName.get(name)
     if (known) return known
     const found: Offer[] = []
-    for (const { repository, index } of suites) {
+    for (const { repository, index, priorityOf } of suites) {
       for (const i of index.versions(name)) {
         const pkg = index.record(i)
+        const priority = priorityOf?.(pkg) ?? repository.priority
         if (pkg.architecture !== architecture && pkg.architecture !== 'all') continue
         const same = found.find((o) => o.package.version === pkg.version && o.package.architecture === pkg.architecture)
         const releases = [repository.id, repository.suite]
-        if (same && same.priority >= repository.priority) same.releases = [...same.releases, ...releases]
+        if (same && same.priority >= priority) same.releases = [...same.releases, ...releases]
         else if (same) {
-          Object.assign(same, { package: pkg, repository: repository.id, priority: repository.priority })
+          Object.assign(same, { package: pkg, repository: repository.id, priority })
           same.releases = [...releases, ...same.releases]
-        } else found.push({ variable: -1, package: pkg, repository: repository.id, releases, priority: repository.priority })
+        } else found.push({ variable: -1, package: pkg, repository: repository.id, releases, priority })
       }
     }
     found.sort((a, b) => b.priority - a.priority || compareVersions(b.package.version, a.package.version))
