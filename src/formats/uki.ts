@@ -53,6 +53,8 @@ const MAX_PROFILES = 256
 const SBAT_HEADER = 'sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md'
 /** The generation line of UKIs as such. */
 export const UKI_SBAT = `${SBAT_HEADER}\nuki,1,UKI,uki,1,https://uapi-group.org/specifications/specs/unified_kernel_image/\n`
+/** The same of addons. */
+export const ADDON_SBAT = `${SBAT_HEADER}\nuki-addon,1,UKI Addon,addon,1,https://www.freedesktop.org/software/systemd/man/latest/systemd-stub.html\n`
 
 /**
  * One SBAT text of several: the version line once, then every other line in the order given, so that a revocation of any
