@@ -233,7 +233,10 @@ test('what is not a recipe is refused with what to do', async (t) => {
   assert.equal(empty.code, 'missing')
   assert.match(empty.hint!, /^bisque init /)
   assert.equal((await faultOf(loadRecipe('/nonexistent/recipe'))).code, 'missing')
-  assert.match((await faultOf(loadRecipe(folder(t, { 'mkosi.conf': '' })))).message, /mkosi's format/)
+  assert.match(
+    (await faultOf(loadRecipe(folder(t, { 'mkosi.conf': '', 'recipe.ts': 'export default {}' })))).message,
+    /there are two, .*recipe\.ts and .*mkosi\.conf; name the one that is meant/,
+  )
   assert.match((await faultOf(loadRecipe(folder(t, { 'recipe.ts': 'export const a = 1' })))).message, /exports no default/)
   assert.match(
     (await faultOf(loadRecipe(folder(t, { 'recipe.ts': 'export default [1]' })))).message,

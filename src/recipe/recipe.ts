@@ -2,11 +2,12 @@
  * Recipe: what to bake, as one value with every setting known and every value's origin remembered.
  */
 import { existsSync, statSync } from 'node:fs'
-import { basename, dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, relative, resolve } from 'node:path'
 import { digestOf, type Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { nearest } from '../base/nearest.ts'
 import { importDefault } from './import.ts'
+import { configFolder, loadMkosi } from './mkosi/load.ts'
 import { KEYS, type Key, mkosiName, type RecipeSettings, ROWS, type Settings, settingNamed } from './schema.ts'
 import { readSource, type Source } from './source.ts'
 import { shown } from './type.ts'
@@ -48,6 +49,8 @@ export interface LoadOptions {
   set?: readonly string[]
   /** The environment that `SOURCE_DATE_EPOCH` and `environment` without a value are taken from. */
   env?: Readonly<Record<string, string | undefined>>
+  /** Take values that cannot be built, such as another distribution: for a summary. */
+  anyValue?: boolean
 }
 
 const BRAND = Symbol.for('bisque.recipe')
@@ -60,6 +63,20 @@ export function defineRecipe(recipe: RecipeInput): RecipeInput {
 /** Reads a recipe: a folder with `recipe.ts`, or such a file under any name. All problems are reported at once. */
 export async function loadRecipe(path: string, options: LoadOptions = {}): Promise<Recipe> {
   const file = recipeFile(path)
+  return basename(file) === 'mkosi.conf' ? loadFolder(path, file, options) : loadTypeScript(file, options)
+}
+
+async function loadFolder(path: string, file: string, options: LoadOptions): Promise<Recipe> {
+  const problems: Problem[] = []
+  const set = fromSet(options.set ?? [], problems)
+  const configDirectory = dirname(file)
+  const directory = existsSync(resolve(path)) && statSync(resolve(path)).isDirectory() ? resolve(path) : configDirectory
+  const recipe = await loadMkosi({ directory, configDirectory, options, set, problems })
+  if (problems.length > 0) throw recipeFault(problems, 'mkosi.conf')
+  return recipe
+}
+
+async function loadTypeScript(file: string, options: LoadOptions): Promise<Recipe> {
   const exported = await importDefault(file)
   if (exported === null || typeof exported !== 'object' || Array.isArray(exported)) {
     throw new Fault('recipe', `Cannot read recipe: ${basename(file)} must export an object, it exports ${shown(exported)}`, {
@@ -77,7 +94,14 @@ export async function loadRecipe(path: string, options: LoadOptions = {}): Promi
   const assignments = [...base, ...overlays, ...set, chosen]
 
   const directory = dirname(file)
-  const around = { directory, fileDirectory: directory, mainDirectory: directory, image: 'main', env }
+  const around = {
+    directory,
+    fileDirectory: directory,
+    mainDirectory: directory,
+    image: 'main',
+    env,
+    anyValue: options.anyValue ?? false,
+  }
   const { settings, origins } = evaluate(assignments, around, problems)
   if (profiles.length === 0) origins.set('profiles', 'default')
   for (const [name, overlay] of source.profiles) {
@@ -101,16 +125,25 @@ export function requestDigest(recipe: Pick<Recipe, 'settings'>): Sha256 {
 /** Order and repetition in a list of packages or repositories decide nothing. */
 const asSet = (value: unknown): unknown => (Array.isArray(value) ? [...new Set(value)].sort() : (value ?? null))
 
+/** The absolute path of the `recipe.ts` or `mkosi.conf`; the latter need not exist. */
 function recipeFile(path: string): string {
   const absolute = resolve(path)
   if (!existsSync(absolute))
     throw new Fault('missing', `Cannot read recipe: ${path} does not exist`, { hint: `bisque init ${path}` })
   if (!statSync(absolute).isDirectory()) return absolute
   const file = join(absolute, 'recipe.ts')
-  if (existsSync(file)) return file
-  if (existsSync(join(absolute, 'mkosi.conf')))
-    throw new Fault('recipe', `Cannot read recipe: ${join(path, 'mkosi.conf')} is in mkosi's format, which is not supported yet`)
-  throw new Fault('missing', `Cannot read recipe: there is no recipe.ts in ${path}`, { hint: `bisque init ${path}` })
+  const folder = configFolder(absolute)
+  if (folder === undefined && existsSync(file)) return file
+  if (folder === undefined)
+    throw new Fault('missing', `Cannot read recipe: there is no recipe.ts or mkosi.conf in ${path}`, {
+      hint: `bisque init ${path}`,
+    })
+  const conf = join(folder, 'mkosi.conf')
+  if (!existsSync(file)) return conf
+  const both = [file, conf].map((name) => join(path, relative(absolute, name)))
+  throw new Fault('recipe', `Cannot read recipe: there are two, ${both.join(' and ')}; name the one that is meant`, {
+    hint: `bisque build ${both[0]}`,
+  })
 }
 
 function overlayOf(source: Source, name: string, problems: Problem[]): readonly Assignment[] {

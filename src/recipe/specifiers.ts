@@ -4,7 +4,7 @@
  * Spec: mkosi(1), "Specifiers". `%%` is a percent sign.
  */
 import { Fault } from '../base/fault.ts'
-import type { Key } from './schema.ts'
+import { type Key, mkosiName } from './schema.ts'
 
 /** Specifiers that stand for the value of a setting. */
 export const SETTING_SPECIFIERS: Readonly<Record<string, Key>> = {
@@ -30,20 +30,48 @@ export interface Surroundings {
   image: string
 }
 
-/** Replaces every specifier in `text`; `get` gives the value of a setting. */
-export function expandSpecifiers(text: string, get: (key: Key) => unknown, around: Surroundings): string {
+/**
+ * Replaces every specifier in `text`; `get` gives the value of a setting. With `ignored`, specifiers that say nothing (unknown
+ * ones, settings without a value) are told to it and left out, as in mkosi's files; without, an unknown one is an error.
+ */
+export function expandSpecifiers(
+  text: string,
+  get: (key: Key) => unknown,
+  around: Surroundings,
+  ignored?: (why: string) => void,
+): string {
   return text.replace(/%(.?)/gs, (_, letter: string) => {
     if (letter === '%') return '%'
     const key = SETTING_SPECIFIERS[letter]
-    if (key !== undefined) return String(get(key) ?? '')
+    if (key !== undefined) {
+      const value = get(key)
+      if (value === undefined) ignored?.(`"%${letter}" is left out, because ${mkosiName(key)} is not set yet`)
+      return String(value ?? '')
+    }
     if (letter === 'C') return around.fileDirectory
     if (letter === 'P') return around.directory
     if (letter === 'D') return around.mainDirectory
     if (letter === 'I') return around.image
     if (letter === 'F') return DEFAULT_FILESYSTEM[String(get('distribution'))] ?? 'ext4'
-    throw new Fault('recipe', `unknown specifier "%${letter}"; write "%%" for a percent sign`)
+    if (letter === '' && ignored) return '%'
+    const why = `unknown specifier "%${letter}"; write "%%" for a percent sign`
+    if (!ignored) throw new Fault('recipe', why)
+    ignored(why)
+    return ''
   })
 }
 
+/** Replaces the specifiers that are filled in when something is made: `&e` in a name for the entry's token. Unknown ones go. */
+export function expandDelayedSpecifiers(text: string, values: Readonly<Record<string, string>>): string {
+  return text.replace(/&([&a-zA-Z])/g, (_, letter: string) => (letter === '&' ? '&' : (values[letter] ?? '')))
+}
+
 /** The root file system that mkosi takes for each distribution. */
-const DEFAULT_FILESYSTEM: Readonly<Record<string, string>> = { debian: 'ext4', fedora: 'btrfs', opensuse: 'btrfs', arch: 'ext4' }
+const DEFAULT_FILESYSTEM: Readonly<Record<string, string>> = {
+  fedora: 'btrfs',
+  opensuse: 'btrfs',
+  centos: 'xfs',
+  alma: 'xfs',
+  rocky: 'xfs',
+  rhel: 'xfs',
+}

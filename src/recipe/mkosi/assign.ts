@@ -1,0 +1,25 @@
+/** One assignment: text read by the setting's type and put upon what the setting had. */
+import { Fault } from '../../base/fault.ts'
+import { type Key, ROWS } from '../schema.ts'
+import { merged, type Reading, type Value } from './state.ts'
+import { checkMinimumVersion } from './version.ts'
+
+/** Reads `text` as a value of the setting; `undefined` empties it. */
+export function readValue(reading: Reading, key: Key, text: string, directory: string): unknown {
+  const row = ROWS[key]!
+  if (row.status.is === 'refused') throw new Fault('recipe', row.status.reason)
+  if (text.trim() === '') return undefined
+  if (key === 'minimumVersion') checkMinimumVersion(text)
+  const value = row.type.parse(text, { directory, env: reading.folder.env })
+  return row.type.order && Array.isArray(value) ? value.sort(row.type.order) : value
+}
+
+/** Puts a value that was read from `text` upon those that a layer has. */
+export function assign(layer: Map<Key, Value>, key: Key, text: string, value: unknown, where: string): void {
+  const target = (ROWS[key]!.into as Key | undefined) ?? key
+  const before = layer.get(target)
+  if (value === undefined && before !== undefined && key === 'minimumVersion') return
+  const added: Value = { value, where: [where] }
+  const replaces = value === undefined || before?.value === undefined || ROWS[key]!.type.replaces?.(text)
+  layer.set(target, replaces ? added : merged(ROWS[target]!, before, added))
+}

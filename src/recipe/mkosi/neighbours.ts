@@ -1,0 +1,45 @@
+/** Files and folders beside mkosi.conf that set something by lying there: `mkosi.extra/`, `mkosi.version`, `mkosi.build.d/*`. */
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { Fault } from '../../base/fault.ts'
+import { KEYS, ROWS } from '../schema.ts'
+import { assign, readValue } from './assign.ts'
+import { type FileAt, shownFile } from './place.ts'
+import { type Reading, scopeProblem } from './state.ts'
+
+export function applyNeighbours(reading: Reading, at: FileAt): void {
+  for (const key of KEYS) {
+    const row = ROWS[key]!
+    // What Bisque has no use for may lie there all the same: mkosi.key is for other settings, too.
+    if (!row.files || row.status.is === 'refused' || scopeProblem(reading, key)) continue
+    for (const name of row.files.flatMap((name) => filesNamed(at.directory, `mkosi.${name}`))) {
+      const path = join(at.directory, name)
+      try {
+        const text = row.fileText ? textOf(reading, path) : name
+        assign(reading.config, key, text, readValue(reading, key, text, at.directory), shownFile(reading, path))
+      } catch (error) {
+        if (!(error instanceof Fault)) throw error
+        reading.folder.problems.push({ where: shownFile(reading, path), message: error.message })
+      }
+    }
+  }
+}
+
+/** The file of that name, or those that match when its last part has a `*`. */
+function filesNamed(directory: string, name: string): string[] {
+  if (!name.includes('*')) return existsSync(join(directory, name)) ? [name] : []
+  const folder = dirname(name)
+  if (!statSync(join(directory, folder), { throwIfNoEntry: false })?.isDirectory()) return []
+  const [start, end] = basename(name).split('*') as [string, string]
+  const found = readdirSync(join(directory, folder)).filter((file) => file.startsWith(start) && file.endsWith(end))
+  return found.sort((a, b) => (a < b ? -1 : 1)).map((file) => join(folder, file))
+}
+
+/** What the file says: its content, or what it printed when it was run. */
+function textOf(reading: Reading, path: string): string {
+  const printed = reading.folder.printed.get(path)
+  if (printed !== undefined) return printed.replace(/\n+$/, '')
+  const text = readFileSync(path, 'utf8')
+  if (text.startsWith('#!')) throw new Fault('recipe', `it is a script and not executable`, { hint: `chmod +x ${path}` })
+  return text.replace(/\n+$/, '')
+}
