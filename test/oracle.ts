@@ -24,6 +24,9 @@ export interface Verdict {
 export const JUDGES = await existingToolsTree('judge', CACHE)
 export const MACHINES = await existingToolsTree('vm', CACHE)
 
+/** The programs that make file systems for us. */
+export const MKFS = await existingToolsTree('mkfs', CACHE)
+
 /**
  * A test judged by the real tool of the field rather than by our own reader.
  * Skipped, visibly, where the tools tree is not there; REQUIRE_ORACLES=1 makes that a failure.

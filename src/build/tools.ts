@@ -20,7 +20,7 @@ import { loadLock, resolveLock, writeLock } from './lock.ts'
 // biome-ignore format: table
 const TOOLS = {
   vm: ['ovmf', 'qemu-system-x86', 'swtpm'],
-  mkfs: ['btrfs-progs', 'e2fsprogs', 'f2fs-tools', 'libarchive13t64', 'squashfs-tools', 'xfsprogs'],
+  mkfs: ['btrfs-progs', 'e2fsprogs', 'f2fs-tools', 'libarchive13t64', 'libfaketime', 'squashfs-tools', 'xfsprogs'],
   judge: [
     'apt', 'apt-utils', 'attr', 'binutils', 'btrfs-progs', 'cpio', 'cryptsetup-bin', 'dose-distcheck', 'dosfstools', 'dpkg-dev', 'e2fsprogs',
     'efitools', 'erofs-utils', 'f2fs-tools', 'fdisk', 'gdisk', 'gnupg', 'gpgv', 'initramfs-tools-core', 'jq', 'kmod', 'libarchive-tools',

@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { type TestContext, test } from 'node:test'
+import { type Judge, MKFS, oracle } from '../../test/oracle.ts'
+import { sha256 } from '../base/digest.ts'
+import { readXattrs } from '../run/xattr.ts'
+import { madeDirectory, madeFile, madeSymlink } from '../tree/content.ts'
+import { type Inode, type Tree, treeOf } from '../tree/tree.ts'
+import { makeFileSystem } from './mkfs.ts'
+import type { FileSystemRequest } from './repart/file-system.ts'
+
+const EPOCH = 1_700_000_000
+const UUID = '8d0e7f3c-5a0c-4c3e-9a52-0b6a5b1a2c3d'
+const LONG = `${'n'.repeat(120)}-ü`
+/** Nothing makes these bytes smaller. */
+const BIG = Buffer.from(Array.from({ length: 10_000 }, (_, i) => sha256(`${i}`)).join(''), 'hex').subarray(0, 300_000)
+
+/** A tree with what trees can have; `devices` as well where a format has them without being root. */
+function sample(devices = true): Tree {
+  const tool: Inode = {
+    ...madeFile(BIG, EPOCH - 100, 0o4755),
+    xattrs: new Map([
+      ['security.capability', Uint8Array.from([1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])],
+      ['user.soup', Uint8Array.of(0, 61, 255)],
+    ]),
+  }
+  const etc: Inode = { ...madeDirectory(EPOCH - 7, 0o750), uid: 33, gid: 44, xattrs: new Map([['user.d', Buffer.from('d')]]) }
+  return treeOf(
+    [
+      ['', { ...madeDirectory(EPOCH - 50, 0o755), gid: 7, xattrs: new Map([['user.root', Uint8Array.of(0)]]) }],
+      ['etc', etc],
+      ['etc/a b', madeFile('late', EPOCH + 1000, 0o600)],
+      ['etc/q"q', { ...madeFile('', EPOCH), xattrs: new Map([['user.q', Buffer.from('q')]]) }],
+      ['tmp', madeDirectory(EPOCH, 0o1777)],
+      ['usr/bin/tool', tool],
+      ['usr/bin/same', tool],
+      ['usr/bin/link', madeSymlink('tool', EPOCH - 3)],
+      [`usr/${LONG}/${LONG}`, madeFile('', EPOCH)],
+      ['var', { ...madeDirectory(EPOCH), uid: 100_000, gid: 3_000_000 }],
+      ['p', { type: 'fifo', mode: 0o640, uid: 0, gid: 0, mtime: EPOCH }],
+      ...(devices
+        ? [['null', { type: 'character', mode: 0o666, uid: 0, gid: 5, mtime: EPOCH, major: 1, minor: 3 }] as [string, Inode]]
+        : []),
+    ],
+    madeDirectory(EPOCH),
+  )
+}
+
+const plain = { uuid: UUID, label: 'soup', subvolumes: [], sectorSize: 512, epoch: EPOCH } as const
+const request = (dir: string, format: string, more: Partial<FileSystemRequest> = {}): FileSystemRequest => ({
+  ...plain,
+  ...{ format, tree: sample(), out: `${dir}/${format}.img` },
+  ...more,
+})
+const make = (given: FileSystemRequest) => makeFileSystem(given, MKFS!)
+const digest = (path: string) => sha256(readFileSync(path))
+
+/** A test that makes file systems, and has no foreign judge. */
+function making(name: string, body: (dir: string, t: TestContext) => Promise<void>): void {
+  const skip = MKFS === undefined && !process.env['REQUIRE_ORACLES'] ? 'no mkfs tools; npm test prepares them' : false
+  test(name, { skip }, async (t) => {
+    const dir = mkdtempSync(`${tmpdir()}/bisque-mkfs-`)
+    t.after(() => rmSync(dir, { recursive: true, force: true }))
+    await body(dir, t)
+  })
+}
+
+const debugfs = async (judge: Judge, image: string, command: string): Promise<string> =>
+  (await judge.run(['debugfs', '-R', command, image])).stdout
+
+oracle('fsck.ext4', 'fsck and debugfs find the tree in an ext4 file system', async (_t, judge) => {
+  const { sizeBytes } = await make(request(judge.dir, 'ext4'))
+  assert.equal(statSync(`${judge.dir}/ext4.img`).size, sizeBytes)
+  await judge.run(['fsck.ext4', '-fn', 'ext4.img'])
+  const superblock = (await judge.run(['dumpe2fs', '-h', 'ext4.img'])).stdout
+  assert.match(superblock, new RegExp(`Filesystem UUID: +${UUID}`))
+  assert.match(superblock, /volume name: +soup\n[\s\S]*Block size: +4096\n/)
+  assert.match(superblock, /Filesystem created: +Tue Nov 14 22:13:20 2023/)
+  const list = await debugfs(judge, 'ext4.img', 'ls -l /')
+  assert.match(list, /40755 \(2\) +0 +7 +4096 .* \.\n/)
+  assert.match(list, /40750 \(2\) +33 +44 +4096 .* etc\n/)
+  assert.match(list, /41777 \(2\) .* tmp\n/)
+  assert.match(list, /40755 \(2\) +100000 +3000000 .* var\n/)
+  assert.match(list, /20666 \(3\) +0 +5 .* null\n/)
+  assert.match(list, /10640 \(5\) .* p\n/)
+  const tool = await debugfs(judge, 'ext4.img', 'stat /usr/bin/same')
+  assert.match(tool, /Mode: +04755[\s\S]*Size: 300000\n[\s\S]*Links: 2[\s\S]*mtime: 0x6553f09c/)
+  const attributes = await debugfs(judge, 'ext4.img', 'ea_list /usr/bin/tool')
+  assert.match(attributes, /security.capability \(20\)[\s\S]*user.soup \(3\) = 00 3d ff/)
+  assert.match(await debugfs(judge, 'ext4.img', 'ea_list /etc'), /user.d \(1\)/)
+  assert.match(await debugfs(judge, 'ext4.img', 'ea_list /'), /user.root \(1\) = 00/)
+  assert.match(await debugfs(judge, 'ext4.img', 'stat "/etc/a b"'), /mtime: 0x6553f100/)
+  assert.match(await debugfs(judge, 'ext4.img', `stat "/usr/${LONG}/${LONG}"`), /Type: regular/)
+  await judge.run(['debugfs', '-R', 'dump /usr/bin/tool tool', 'ext4.img'])
+  assert.deepEqual(readFileSync(`${judge.dir}/tool`), BIG)
+})
+
+oracle('fsck.ext4', 'an ext4 file system has the size it was asked for, and inodes for all', async (_t, judge) => {
+  const files = Array.from({ length: 5000 }, (_, i): [string, Inode] => [`d/${i}`, madeFile('', EPOCH)])
+  const tree = treeOf(files, madeDirectory(EPOCH))
+  await make(request(judge.dir, 'ext4', { tree, sizeBytes: 40 << 20 }))
+  assert.equal(statSync(`${judge.dir}/ext4.img`).size, 40 << 20)
+  await judge.run(['fsck.ext4', '-fn', 'ext4.img'])
+  assert.equal((await debugfs(judge, 'ext4.img', 'ls -l /d')).trim().split('\n').length, 5002)
+  const empty = treeOf([], madeDirectory(EPOCH))
+  for (const format of ['ext2', 'ext3']) {
+    await make(request(judge.dir, format, { tree: empty, sizeBytes: 40 << 20 }))
+    await judge.run(['fsck.ext4', '-fn', `${format}.img`])
+  }
+})
+
+oracle('unsquashfs', 'unsquashfs finds the tree in a squashfs', async (_t, judge) => {
+  await make(request(judge.dir, 'squashfs', { compression: 'zstd', compressionLevel: '9' }))
+  const { stdout } = await judge.run(['unsquashfs', '-lln', 'squashfs.img'])
+  assert.match(stdout, /^drwxr-xr-x 0\/7 .* 2023-11-14 22:12 squashfs-root$/m)
+  assert.match(stdout, /^drwxr-x--- 33\/44 .* squashfs-root\/etc$/m)
+  assert.match(stdout, /^drwxrwxrwt 0\/0 .* squashfs-root\/tmp$/m)
+  assert.match(stdout, /^-rw------- 0\/0 .* 2023-11-14 22:13 squashfs-root\/etc\/a b$/m)
+  assert.match(stdout, /^crw-rw-rw- 0\/5 +1, +3 .*\/null$/m)
+  assert.match(stdout, /^prw-r----- .*\/p$/m)
+  assert.match(stdout, /^drwxr-xr-x 100000\/3000000 .*\/var$/m)
+  await judge.run([
+    'unsquashfs',
+    '-no-progress',
+    '-quiet',
+    '-d',
+    'out',
+    '-xattrs-exclude',
+    '^security',
+    '-follow',
+    'squashfs.img',
+    'usr/bin',
+  ])
+  assert.deepEqual(readFileSync(`${judge.dir}/out/usr/bin/tool`), BIG)
+  assert.equal(statSync(`${judge.dir}/out/usr/bin/tool`).ino, statSync(`${judge.dir}/out/usr/bin/same`).ino)
+  assert.match((await judge.run(['unsquashfs', '-s', 'squashfs.img'])).stdout, /zstd\n\tcompression-level 9/)
+})
+
+oracle('btrfs', 'btrfs check and restore find the tree, its subvolumes and links', async (_t, judge) => {
+  const subvolumes = [
+    { path: '/var', readOnly: false, noDataCow: false },
+    { path: '/srv/data', readOnly: true, noDataCow: false },
+  ]
+  const tree = sample(false)
+  const options = {
+    tree,
+    subvolumes,
+    defaultSubvolume: '/var',
+    compression: 'zstd',
+    compressionLevel: '5',
+    sectorSize: 512,
+  } as const
+  const best = await make(request(judge.dir, 'btrfs', { ...options, minimize: 'best' }))
+  await judge.run(['btrfs', 'check', 'btrfs.img'])
+  rmSync(`${judge.dir}/btrfs.img`)
+  const guess = await make(request(judge.dir, 'btrfs', { ...options, minimize: 'guess' }))
+  assert.ok(guess.sizeBytes > best.sizeBytes)
+  await judge.run(['btrfs', 'check', 'btrfs.img'])
+  const roots = (await judge.run(['btrfs', 'inspect-internal', 'dump-tree', '-t', 'root', 'btrfs.img'])).stdout
+  assert.match(roots, /name data/)
+  assert.match(roots, /RDONLY/)
+  mkdirSync(`${judge.dir}/out`)
+  await judge.run(['btrfs', 'restore', '-mxS', 'btrfs.img', 'out'])
+  assert.deepEqual(readFileSync(`${judge.dir}/out/usr/bin/tool`), BIG)
+  const { mode, mtimeMs } = statSync(`${judge.dir}/out/usr/bin/tool`)
+  assert.deepEqual([mode & 0o7777, mtimeMs], [0o4755, (EPOCH - 100) * 1000])
+  const dump = (await judge.run(['btrfs', 'inspect-internal', 'dump-tree', '-t', 'fs', 'btrfs.img'])).stdout
+  assert.match(dump, /size 300000 .*\n.* mode 104755 links 2 uid 0/)
+})
+
+oracle('fsck.f2fs', 'fsck.f2fs accepts an empty f2fs', async (_t, judge) => {
+  await make(request(judge.dir, 'f2fs', { tree: treeOf([], madeDirectory(EPOCH)), sizeBytes: 64 << 20 }))
+  await judge.run(['fsck.f2fs', '--dry-run', 'f2fs.img'])
+})
+
+for (const [format, more] of [
+  ['ext4', {}],
+  ['squashfs', {}],
+  ['f2fs', { tree: treeOf([], madeDirectory(EPOCH)), sizeBytes: 64 << 20 }],
+] as const) {
+  making(`makeFileSystem() gives the same ${format} bytes again`, async (dir) => {
+    const digests: string[] = []
+    for (const name of ['a', 'b']) {
+      mkdirSync(`${dir}/${name}`)
+      await make(request(`${dir}/${name}`, format, more))
+      digests.push(digest(`${dir}/${name}/${format}.img`))
+      await new Promise((resolve) => setTimeout(resolve, 1100))
+    }
+    assert.equal(digests[0], digests[1])
+  })
+}
+
+making('makeFileSystem() leaves nothing behind when it fails', async (dir) => {
+  const gone = { ...madeFile('x', EPOCH), content: { path: `${dir}/gone` } }
+  writeFileSync(`${dir}/short`, 'x')
+  const short = { ...madeFile('xyz', EPOCH), content: { path: `${dir}/short` } }
+  const tree = (file: Inode) => treeOf([['file', file]], madeDirectory(EPOCH))
+  for (const format of ['ext4', 'squashfs', 'btrfs']) {
+    await assert.rejects(make(request(dir, format, { tree: tree(gone) })), /ENOENT/)
+    await assert.rejects(make(request(dir, format, { tree: tree(short) })), { code: 'integrity', message: /3 bytes when listed/ })
+  }
+  assert.deepEqual(readdirSync(dir), ['short'])
+})
+
+const DEVICE = treeOf([['sda', { ...madeFile('', EPOCH), type: 'block', major: 8, minor: 0 } as Inode]], madeDirectory(EPOCH))
+const LARGE = treeOf([['large', madeFile(new Uint8Array(20 << 20).fill(1), EPOCH)]], madeDirectory(EPOCH))
+// biome-ignore format: table
+const REFUSED: [why: string, format: string, more: Partial<FileSystemRequest>, message: RegExp][] = [
+  ['a format it does not know',         'zfs',      {},                                           /Cannot make a zfs file system: the formats are ext2/],
+  ['a size that is no whole block',     'ext4',     { sizeBytes: 5000 },                          /expected a multiple of 4096/],
+  ['ext4 that is too small',            'ext4',     { tree: LARGE, sizeBytes: 16 << 20 },         /16.0 MiB are too small for what it holds/],
+  ['squashfs that is too small',        'squashfs', { sizeBytes: 4096 },                          /4.0 KiB are too small for what it holds/],
+  ['btrfs that is too small',           'btrfs',    { tree: sample(false), sizeBytes: 1 << 20 },  /1.0 MiB are too small for what it holds/],
+  ['the least size of ext4',            'ext4',     { minimize: 'best' },                         /Minimize=guess/],
+  ['subvolumes of ext4',                'ext4',     { subvolumes: [{ path: '/a', readOnly: false, noDataCow: false }] }, /no subvolumes/],
+  ['compression of ext4',               'ext4',     { compression: 'zstd' },                      /never compressed/],
+  ['an unknown compression',            'squashfs', { compression: 'zip' },                       /compression zip must be one of gzip/],
+  ['a level of what has none',          'squashfs', { compression: 'xz', compressionLevel: '3' }, /compression xz has no levels/],
+  ['a default subvolume that is none',  'btrfs',    { defaultSubvolume: '/x' },                   /none of its subvolumes/],
+  ['device nodes in btrfs',             'btrfs',    { tree: DEVICE },                             /\/sda to disk: it is a block device/],
+  ['files in f2fs',                     'f2fs',     { sizeBytes: 64 << 20 },                      /cannot be filled/],
+]
+for (const [why, format, more, message] of REFUSED) {
+  making(`makeFileSystem() refuses ${why}`, async (dir) => {
+    await assert.rejects(make(request(dir, format, more)), { name: 'Fault', message })
+    assert.deepEqual(readdirSync(dir), [])
+  })
+}
+
+making('the kernel mounts ext4 and squashfs', async (dir, t) => {
+  if (process.getuid!() !== 0 || !existsSync('/dev/loop-control')) return t.skip('needs root and loop devices')
+  mkdirSync(`${dir}/mnt`)
+  for (const format of ['squashfs', 'ext4']) {
+    await make(request(dir, format))
+    try {
+      execFileSync('mount', ['-t', format, '-o', 'loop,ro', `${dir}/${format}.img`, `${dir}/mnt`], { stdio: 'pipe' })
+    } catch (error) {
+      return t.skip(`the host does not mount ${format}: ${(error as Error).message.split('\n')[1]}`)
+    }
+    try {
+      assert.deepEqual(readFileSync(`${dir}/mnt/usr/bin/tool`), BIG)
+      assert.equal(statSync(`${dir}/mnt/tmp`).mode & 0o7777, 0o1777)
+      assert.deepEqual([...readXattrs(`${dir}/mnt/usr/bin/tool`).keys()], ['security.capability', 'user.soup'])
+      assert.deepEqual(readXattrs(`${dir}/mnt`), new Map([['user.root', Uint8Array.of(0)]]))
+      assert.deepEqual(readXattrs(`${dir}/mnt/etc/q"q`).get('user.q'), Uint8Array.of(113))
+      assert.deepEqual(readXattrs(`${dir}/mnt/etc`).get('user.d'), Uint8Array.of(100))
+    } finally {
+      execFileSync('umount', [`${dir}/mnt`])
+    }
+  }
+})

@@ -1,0 +1,27 @@
+/** squashfs by mksquashfs, which takes the tree as a tar stream. */
+import { tarOf } from '../output/tar.ts'
+import type { FileSystemRequest } from '../repart/file-system.ts'
+import { checkPlain, type Place, refuse, rootOf, runTool } from './tool.ts'
+
+const SQUASHFS_COMPRESSIONS = ['gzip', 'lz4', 'lzo', 'xz', 'zstd', 'lzma']
+const SQUASHFS_LEVELS = ['gzip', 'lzo', 'zstd']
+
+export async function makeSquashfs(request: FileSystemRequest, place: Place): Promise<void> {
+  checkPlain(request)
+  const { tree, epoch, compression, compressionLevel } = request
+  if (compression !== undefined && !SQUASHFS_COMPRESSIONS.includes(compression))
+    throw refuse(request, `compression ${compression} must be one of ${SQUASHFS_COMPRESSIONS.join(', ')}`)
+  if (compressionLevel !== undefined && !SQUASHFS_LEVELS.includes(compression ?? 'gzip'))
+    throw refuse(request, `compression ${compression} has no levels`)
+  const root = rootOf(tree)
+  const time = `${Math.min(root.mtime, epoch)}`
+  const argv = [
+    ...['mksquashfs', '-', place.image, '-tar', '-noappend', '-no-progress', '-quiet', '-no-recovery', '-xattrs'],
+    ...['-mkfs-time', `${epoch}`, '-root-mode', root.mode.toString(8), '-root-uid', `${root.uid}`, '-root-gid', `${root.gid}`],
+    ...['-root-time', time],
+    ...(compression === undefined ? [] : ['-comp', compression]),
+    ...(compressionLevel === undefined ? [] : ['-Xcompression-level', compressionLevel]),
+    ...[...(root.xattrs ?? [])].flatMap(([name, value]) => ['-p', `/ x ${name}=0x${Buffer.from(value).toString('hex')}`]),
+  ]
+  await runTool(place, argv, { input: tarOf(tree, { epoch }) })
+}
