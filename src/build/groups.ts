@@ -1,8 +1,8 @@
 /** Which sets of packages a recipe asks for: one for each of its images, one for what build scripts see, one for tools. */
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
-import { initrdPackagesOf } from './distribution.ts'
+import { initrdPackagesOf, isFolder } from './distribution.ts'
 
 export interface GroupRequest {
   packages: readonly string[]
@@ -50,8 +50,8 @@ function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
   const base = settings.baseTrees.length > 0 ? baseOf(image, recipe) : undefined
   return {
     packages,
-    // In mkosi's folders packages are removed by dpkg once all is done; what needs them is there before.
-    exclude: isFolder(recipe) ? [] : settings.removePackages,
+    // Where /usr need not be complete in itself, dpkg removes them once all is done; what needs them is there before.
+    exclude: settings.hermeticUsr ? settings.removePackages : [],
     recommends: settings.withRecommends,
     withBase: settings.baseTrees.length === 0 && !isExtension(image),
     ...(base === undefined ? {} : { upon: groupOf(base.name) }),
@@ -76,6 +76,3 @@ const only = (packages: readonly string[], withBase: boolean): GroupRequest => (
   recommends: false,
   withBase,
 })
-
-/** Whether this is a folder in mkosi's format. */
-const isFolder = (recipe: Recipe) => basename(recipe.file) === 'mkosi.conf'

@@ -4,8 +4,11 @@ import { join } from 'node:path'
 import { digestOf } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
+import { listingDigest, listPackages, loadLocalRepository } from '../packages/deb/local.ts'
+import { type Preference, priorityOf } from '../packages/deb/preferences.ts'
 import { type LoadedRepository, loadRepository } from '../packages/deb/repository.ts'
 import { resolveDebian } from '../packages/deb/resolve.ts'
+import type { Suite } from '../packages/deb/universe.ts'
 import {
   BASE_GROUPS,
   diffLocks,
@@ -20,9 +23,10 @@ import {
 import type { Package } from '../packages/package.ts'
 import type { Repository } from '../packages/repository.ts'
 import type { Recipe } from '../recipe/recipe.ts'
-import { DEBIAN_ARCHITECTURES, repositoriesOf } from './distribution.ts'
+import { archivesOf, DEBIAN_ARCHITECTURES, localRepositories } from './distribution.ts'
 import type { Env } from './env.ts'
 import { type GroupRequest, groupsOf } from './groups.ts'
+import { readAptTrees } from './sandbox-trees.ts'
 
 export const lockPath = (recipe: Recipe): string => join(recipe.directory, 'bisque.lock')
 
@@ -32,10 +36,19 @@ export function requestOf(recipe: Recipe): string {
     const { packages, exclude, ...rest } = group
     return [name, { packages: asSet(packages), exclude: asSet(exclude), ...rest }] as const
   })
-  const { distribution, release, architecture, snapshot, repositories } = recipe.settings
+  const { distribution, release, architecture, snapshot, repositories, sandboxTrees } = recipe.settings
   const archive = { distribution, release, architecture, snapshot: snapshot ?? null, repositories: asSet(repositories) }
-  return digestOf({ archive, groups: Object.fromEntries(groups) })
+  const { sources, replaceOwn, preferences } = readAptTrees(sandboxTrees)
+  const local = localRepositories(recipe).map(({ repository }) => repository.url)
+  const places = sources.map(({ url, suite, components, architectures }) => ({ url, suite, components, architectures }))
+  const further =
+    places.length + preferences.length + local.length === 0 ? {} : { places, replaceOwn, preferences: plain(preferences), local }
+  return digestOf({ archive, groups: Object.fromEntries(groups), ...further })
 }
+
+/** A value with text where it has patterns and maps. */
+const plain = (value: unknown): unknown =>
+  JSON.parse(JSON.stringify(value, (_, part) => (part instanceof RegExp ? String(part) : part instanceof Map ? [...part] : part)))
 
 /** Order and repetition decide nothing. */
 const asSet = (values: readonly string[]): string[] => [...new Set(values)].sort()
@@ -70,16 +83,20 @@ export async function lockRecipe(recipe: Recipe, options: LockOptions, env: Env)
   const path = lockPath(recipe)
   const before = await loadLock(path)
   const request = requestOf(recipe)
-  if (before !== undefined && before.request === request && options.update === undefined) {
+  const fits = before?.request === request && (await changedFolders(recipe, before)).length === 0
+  if (before !== undefined && fits && options.update === undefined) {
     return { path, lock: before, changes: [], written: false }
   }
   const { settings } = recipe
   const keep = before === undefined ? undefined : pinTo(before, options.update ?? [])
+  const { repositories, preferences, notes } = archivesOf(recipe)
+  for (const message of notes) env.report.tell({ type: 'note', level: 'info', message })
   const lock = await env.report.step('Lock packages', (report) =>
     resolveLock(
       {
         request,
-        repositories: repositoriesOf(settings),
+        repositories,
+        preferences,
         groups: groupsOf(recipe),
         keep,
         architecture: DEBIAN_ARCHITECTURES[settings.architecture],
@@ -102,7 +119,42 @@ export async function requireLock(recipe: Recipe): Promise<Lock> {
       hint: `bisque lock ${recipe.directory}`,
     })
   }
+  const [changed] = (await changedFolders(recipe, lock)).filter(({ isVolatile }) => !isVolatile)
+  if (changed !== undefined)
+    throw new Fault('resolve', `Cannot build: ${path} was made for other packages in ${changed.folder}: ${changed.how}`, {
+      hint: `bisque lock ${recipe.directory}`,
+    })
   return lock
+}
+
+export interface ChangedFolder {
+  folder: string
+  /** Whether the recipe expects its packages to change (`VolatilePackageDirectories=`). */
+  isVolatile: boolean
+  /** What differs, for people. */
+  how: string
+}
+
+/** Package folders of the recipe that hold other files than when the lock was made. */
+export async function changedFolders(recipe: Recipe, lock: Lock): Promise<ChangedFolder[]> {
+  const found = await Promise.all(
+    localRepositories(recipe).map(async ({ repository, isVolatile }) => {
+      const files = await listPackages(repository.directory)
+      const { id } = repository
+      if (lock.repositories.find((r) => r.id === id)?.digest === listingDigest(files)) return []
+      const pinned = new Map(
+        [...lock.groups.values()].flat().flatMap((p) => (p.repository === id ? [[p.filename, p.sha256]] : [])),
+      )
+      const now = new Map(files.map((file) => [file.name, file.sha256]))
+      const gone = [...pinned.keys()].filter((name) => !now.has(name)).map((name) => `${name} is gone`)
+      const other = [...pinned]
+        .filter(([name, digest]) => now.has(name) && now.get(name) !== digest)
+        .map(([name]) => `${name} changed`)
+      const how = [...gone, ...other].join(', ') || 'files came, went or changed of which it pins none'
+      return [{ folder: repository.directory, isVolatile, how }]
+    }),
+  )
+  return found.flat()
 }
 
 export async function writeLock(path: string, lock: Lock): Promise<void> {
@@ -114,6 +166,7 @@ export async function writeLock(path: string, lock: Lock): Promise<void> {
 export interface LockRequest {
   request: string
   repositories: readonly Repository[]
+  preferences?: readonly Preference[]
   architecture: string
   groups: ReadonlyMap<string, GroupRequest>
   /** Versions to stay at while they are offered. */
@@ -121,7 +174,7 @@ export interface LockRequest {
 }
 
 export async function resolveLock(wanted: LockRequest, env: Env): Promise<Lock> {
-  const loaded = await loadRepositories(wanted.repositories, env)
+  const loaded = (await loadRepositories(wanted.repositories, env)).map((one) => ranked(one, wanted.preferences ?? []))
   const groups = new Map<string, Package[]>(BASE_GROUPS.map((group) => [group, []]))
   for (const [name, group] of wanted.groups) {
     groups.set(
@@ -137,12 +190,14 @@ function resolveGroup(
   name: string,
   group: GroupRequest,
   groups: ReadonlyMap<string, readonly Package[]>,
-  loaded: readonly LoadedRepository[],
+  loaded: readonly (LoadedRepository & Suite)[],
   wanted: LockRequest,
   report: Report,
 ): Package[] {
   const there = group.upon === undefined ? [] : everything(group.upon, wanted.groups, groups)
-  const prefer = wanted.keep?.get(name)
+  // Packages of the recipe's own folders are as new as the folder is.
+  const own = loaded.filter(({ repository }) => repository.directory !== undefined).flatMap(({ index }) => index.names())
+  const prefer = new Map([...(wanted.keep?.get(name) ?? [])].filter(([kept]) => !own.includes(kept)))
   try {
     const found = resolveDebian(loaded, {
       packages: group.packages,
@@ -151,7 +206,7 @@ function resolveGroup(
       withEssential: group.withBase,
       installed: there,
       architecture: wanted.architecture,
-      ...(prefer ? { prefer } : {}),
+      prefer,
     })
     const come = found.packages.filter(
       (p) => !there.some((other) => other.name === p.name && other.architecture === p.architecture),
@@ -172,6 +227,16 @@ function resolveGroup(
   }
 }
 
+/** A repository with what preferences say of its packages. */
+function ranked(loaded: LoadedRepository, preferences: readonly Preference[]): LoadedRepository & Suite {
+  if (preferences.length === 0) return loaded
+  const { repository, release } = loaded
+  const { suite: a, codename: n, origin: o, label: l, version: v } = release
+  const component = repository.components.length === 1 ? { c: repository.components[0]! } : {}
+  const host = repository.directory === undefined ? new URL(repository.url).hostname : ''
+  return { ...loaded, priorityOf: (p) => priorityOf(preferences, p, { host, release: { a, n, o, l, v, ...component } }) }
+}
+
 /** The packages of a group and of all it builds upon. */
 function everything(
   name: string,
@@ -186,11 +251,13 @@ const loadRepositories = (repositories: readonly Repository[], env: Env): Promis
   env.report.step('Read repositories', (report) =>
     Promise.all(
       repositories.map((repository) =>
-        loadRepository(
-          repository,
-          { store: env.store, now: env.now, offline: env.offline, ...(env.network ? { network: env.network } : {}) },
-          report,
-        ),
+        repository.directory === undefined
+          ? loadRepository(
+              repository,
+              { store: env.store, now: env.now, offline: env.offline, ...(env.network ? { network: env.network } : {}) },
+              report,
+            )
+          : loadLocalRepository(repository, env.store),
       ),
     ),
   )

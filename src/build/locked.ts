@@ -1,12 +1,12 @@
 /** From a recipe to the packages its lock pins, fetched and verified. */
 import { fetchPackages, isSuperseded, supersededBy } from '../packages/fetch.ts'
-import { type Lock, snapshotsOf } from '../packages/lock.ts'
+import { formatLockChange, type Lock, snapshotsOf } from '../packages/lock.ts'
 import type { FetchedPackage } from '../packages/package.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { repositoriesOf } from './distribution.ts'
 import type { Env } from './env.ts'
 import { buildGroupOf, groupOf } from './groups.ts'
-import { loadLock, lockPath, lockRecipe, requireLock } from './lock.ts'
+import { type ChangedFolder, changedFolders, loadLock, lockPath, lockRecipe, requireLock } from './lock.ts'
 
 /** Packages by group of the lock. */
 export type LockedPackages = ReadonlyMap<string, readonly FetchedPackage[]>
@@ -20,9 +20,22 @@ export const buildPackagesOf = (locked: LockedPackages, image: string): readonly
 
 /** The recipe's lock. A first build writes it, as a step of its own; a lock made for another request is a Fault. */
 export async function lockFor(recipe: Recipe, env: Env): Promise<Lock> {
-  if ((await loadLock(lockPath(recipe))) !== undefined) return requireLock(recipe)
+  if ((await loadLock(lockPath(recipe))) !== undefined) {
+    const lock = await requireLock(recipe)
+    const changed = await changedFolders(recipe, lock)
+    return changed.length === 0 ? lock : renewed(recipe, changed, env)
+  }
   const { lock, path } = await lockRecipe(recipe, {}, env)
   env.report.tell({ type: 'note', level: 'info', message: `wrote ${path}: commit it, and the next build uses the same packages` })
+  return lock
+}
+
+/** A lock whose volatile packages were built anew since. */
+async function renewed(recipe: Recipe, changed: readonly ChangedFolder[], env: Env): Promise<Lock> {
+  const { lock, path, changes } = await lockRecipe(recipe, {}, env)
+  const folders = changed.map(({ folder }) => folder).join(', ')
+  const what = changes.map((change) => formatLockChange(change).trim()).join(', ') || 'no package is another'
+  env.report.tell({ type: 'note', level: 'info', message: `${folders} changed; updated ${path}: ${what}` })
   return lock
 }
 
@@ -49,11 +62,11 @@ function fetchGroups(recipe: Recipe, lock: Lock, env: Env): Promise<LockedPackag
   return env.report.step('Fetch packages', async (report) => {
     const fetched = await fetchPackages(
       all,
-      repositoriesOf(recipe.settings),
+      repositoriesOf(recipe),
       { store: env.store, offline: env.offline, snapshots: snapshotsOf(lock), ...(env.network ? { network: env.network } : {}) },
       report,
     )
-    let at = 0
-    return new Map([...lock.groups].map(([group, { length }]) => [group, fetched.slice(at, (at += length))]))
+    const rest = [...fetched]
+    return new Map([...lock.groups].map(([group, { length }]) => [group, rest.splice(0, length)]))
   })
 }

@@ -4,6 +4,7 @@ import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
 import { formatSize } from '../base/size.ts'
 import type { Store } from '../store/store.ts'
+import { storeLocal } from './deb/local.ts'
 import { downloadBlob, inParallel, isAbsent } from './download.ts'
 import { Interruption, type Network, type Wire, withWire } from './http.ts'
 import { type FetchedPackage, type Package, packageId } from './package.ts'
@@ -32,9 +33,15 @@ export async function fetchPackages(
   const cached = await inParallel(distinct, HASHES_AT_A_TIME, (p) => store.verified(p.sha256, p.sizeBytes))
   const missing = distinct.filter((_, i) => cached[i] === undefined)
   if (missing.length > 0) {
-    if (options.offline) throw notCached(missing)
+    const folderOf = (p: Package) => byId.get(p.repository)!.directory
+    const remote = missing.filter((p) => folderOf(p) === undefined)
+    if (options.offline && remote.length > 0) throw notCached(remote)
     await refuseFullDisk(store, missing)
-    await withWire(options.network, (wire) => fetchMissing(wire, missing, byId, options, report))
+    for (const p of missing) {
+      const folder = folderOf(p)
+      if (folder !== undefined) await storeLocal(folder, { name: p.filename, sha256: p.sha256, sizeBytes: p.sizeBytes }, store)
+    }
+    if (remote.length > 0) await withWire(options.network, (wire) => fetchMissing(wire, remote, byId, options, report))
   }
   return packages.map((p) => ({ ...p, file: store.path(p.sha256) }))
 }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import type { Repository } from '../repository.ts'
 
 export interface DebianOptions {
-  /** Codename: `trixie`, `forky`, `sid`. */
+  /** Codename (`trixie`, `forky`, `sid`) or suite (`stable`, `testing`, `unstable`). */
   release: string
   architecture: string
   mirror?: string
@@ -27,7 +27,7 @@ const SECURITY_KEYS = ['bookworm-security-automatic', 'trixie-security-automatic
 /** The repositories of a Debian release, as `sources.list` on such a system would name them. */
 export function debianRepositories(options: DebianOptions): Repository[] {
   const { release } = options
-  const moving = release === 'sid' || release === 'unstable'
+  const moving = ['sid', 'unstable', 'experimental', 'rc-buggy'].includes(release)
   const shared = { format: 'deb', components: options.components ?? ['main'], architecture: options.architecture } as const
   const archive = (suite: string, priority: number): Repository => ({
     ...shared,
@@ -54,6 +54,9 @@ export function debianRepositories(options: DebianOptions): Repository[] {
   if (options.backports ?? false) repositories.push(archive(`${release}-backports`, 100))
   return repositories
 }
+
+/** The keys of all of Debian's archives. */
+export const debianKeyring = (): Uint8Array => keyring([...ARCHIVE_KEYS, ...STABLE_KEYS, ...SECURITY_KEYS])
 
 const keyring = (names: readonly string[]): Uint8Array =>
   Buffer.concat(names.map((name) => readFileSync(new URL(`keys/debian-${name}.asc`, import.meta.url))))

@@ -72,7 +72,11 @@ function readStanza(stanza: Stanza): Preference | string {
   const read = readPin(pin)
   if (typeof read === 'string') return read
   if (read.is === 'version' && names.includes('*')) return 'Pin: version needs names of packages'
-  return { names: names.includes('*') ? undefined : names.map((name) => matcher(name.replace(/:(any|native)$/, ''))), pin: read, priority }
+  return {
+    names: names.includes('*') ? undefined : names.map((name) => matcher(name.replace(/:(any|native)$/, ''))),
+    pin: read,
+    priority,
+  }
 }
 
 function readPin(pin: string): Preference['pin'] | string {
@@ -97,7 +101,13 @@ function matcher(text: string): RegExp {
   const expression = /^\/(.+)\/i?$/.exec(text)?.[1]
   try {
     if (expression !== undefined) return new RegExp(expression)
-    return new RegExp(`^${text.replace(/[.+^${}()|\\]/g, '\\$&').replace(/\*/g, '.*').replace(/\?/g, '.').replace(/\[!/g, '[^')}$`)
+    return new RegExp(
+      `^${text
+        .replace(/[.+^${}()|\\]/g, '\\$&')
+        .replace(/\*/g, '.*')
+        .replace(/\?/g, '.')
+        .replace(/\[!/g, '[^')}$`,
+    )
   } catch (error) {
     throw new Fault('recipe', `Cannot read preferences: ${text} is not a pattern: ${(error as Error).message}`)
   }

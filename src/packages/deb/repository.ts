@@ -270,7 +270,8 @@ async function unpackIndex(packed: Buffer, path: string, unpacked: IndexFile | u
 }
 
 /** Where a repository's metadata lies. */
-const baseOf = ({ url, suite }: Repository) => (isFlat({ suite }) ? `${url}/${suite}`.replace(/\/+$/, '') : `${url}/dists/${suite}`)
+const baseOf = ({ url, suite }: Repository) =>
+  isFlat({ suite }) ? `${url}/${suite}`.replace(/\/+$/, '') : `${url}/dists/${suite}`
 
 const sourceOf = (repository: Repository) => `${shown(repository.url)} ${repository.suite}`
 

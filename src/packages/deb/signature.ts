@@ -154,3 +154,13 @@ async function readKeyring(trust: Trust): Promise<openpgp.PublicKey[]> {
     throw new Fault('recipe', `Cannot use the keyring of ${trust.source}: ${(cause as Error).message}`, { cause })
   }
 }
+
+/** Several keyrings, binary or armored, as one. */
+export function joinKeyrings(keyrings: readonly Uint8Array[]): Uint8Array {
+  const armored = keyrings.map((keyring) =>
+    Buffer.from(keyring).toString('latin1').includes('-----BEGIN PGP')
+      ? Buffer.from(keyring)
+      : Buffer.from(openpgp.armor(openpgp.enums.armor.publicKey, keyring) as unknown as string),
+  )
+  return Buffer.concat(armored.flatMap((bytes) => [bytes, Buffer.from('\n')]))
+}

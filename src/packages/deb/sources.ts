@@ -64,7 +64,12 @@ function readStanzas(text: string, path: string, found: Sources, problems: strin
     for (const name of STRUCTURE) options.delete(name.toLowerCase())
     const missing = ['Types', 'URIs', 'Suites'].filter((name) => list(name).length === 0)
     if (missing.length > 0) problems.push(`${where} has no ${missing.join(', ')}`)
-    else addSources({ types: list('Types'), uris: list('URIs'), suites: list('Suites'), components: list('Components'), options, where }, found, problems)
+    else
+      addSources(
+        { types: list('Types'), uris: list('URIs'), suites: list('Suites'), components: list('Components'), options, where },
+        found,
+        problems,
+      )
   }
 }
 const STRUCTURE = ['Types', 'URIs', 'Suites', 'Components', 'Enabled']
@@ -80,7 +85,14 @@ function readLines(text: string, path: string, found: Sources, problems: string[
       problems.push(`${where}: expected "deb URI SUITE COMPONENT…", got ${JSON.stringify(line.slice(0, 120))}`)
       continue
     }
-    const [, type, written, uri, suite, components] = parts as unknown as [string, string, string | undefined, string, string, string]
+    const [, type, written, uri, suite, components] = parts as unknown as [
+      string,
+      string,
+      string | undefined,
+      string,
+      string,
+      string,
+    ]
     const options = new Map<string, string>()
     for (const option of words(written)) {
       const [, name, value] = /^([A-Za-z-]+)[+-]?=(.*)$/.exec(option) ?? []
@@ -112,7 +124,16 @@ function addSources(draft: Draft, found: Sources, problems: string[]): void {
   }
   if (found.sources.length > MAX_SOURCES) throw new Fault('recipe', `Cannot read ${where}: more than ${MAX_SOURCES} sources`)
 }
-const USED = new Set(['signed-by', 'architectures', 'check-valid-until', 'trusted', 'allow-insecure', 'allow-weak', 'allow-downgrade-to-insecure', 'description'])
+const USED = new Set([
+  'signed-by',
+  'architectures',
+  'check-valid-until',
+  'trusted',
+  'allow-insecure',
+  'allow-weak',
+  'allow-downgrade-to-insecure',
+  'description',
+])
 
 function problemOf(uri: string, suite: string, components: readonly string[]): string | undefined {
   if (!/^https?:\/\/[^\s/]/.test(uri)) return `${JSON.stringify(uri)} is no http:// or https:// URI`
@@ -131,7 +152,8 @@ function sourceOf({ components, options, where }: Draft, uri: string, suite: str
     suite: suite.endsWith('/') ? flatPath(suite) : suite,
     components,
     architectures: words(options.get('architectures')),
-    signedBy: written === undefined || written === '' ? undefined : isCertificate ? { certificate: unescaped(written) } : words(written),
+    signedBy:
+      written === undefined || written === '' ? undefined : isCertificate ? { certificate: unescaped(written) } : words(written),
     checkValidUntil: !isNo(options.get('check-valid-until')),
     where,
   }
@@ -149,4 +171,3 @@ const unescaped = (text: string) => `${text.replace(/^[ \t]*\.[ \t]*$/gm, '').re
 
 const words = (text: string | undefined): string[] => (text ?? '').split(/\s+/).filter((word) => word !== '')
 const isNo = (value: string | undefined) => value !== undefined && /^(no|false|without|off|disable|0)$/i.test(value.trim())
-
