@@ -14,7 +14,7 @@ import { BAKED, CACHE } from './baked.ts'
 const terminal = openTerminal(process.stderr, { color: false })
 const report = new Report((event) => terminal.show(event))
 const env = { cache: CACHE, store: await openStore(CACHE), report, now: new Date(), offline: false }
-for (const name of ['vm', 'mkfs', 'judge'] as const) await toolsTree(name, env)
+for (const name of ['vm', 'mkfs', 'scripts', 'judge'] as const) await toolsTree(name, env)
 terminal.stop()
 
 rmSync(BAKED, { recursive: true, force: true })

@@ -12,4 +12,4 @@ const report = new Report((event) => {
   if (event.type === 'start') console.log(event.name)
 })
 const env = { cache, store: await openStore(cache), report, now: new Date(), offline: false }
-for (const name of ['vm', 'mkfs', 'judge'] as const) console.log(name, packagesIn(await relockTools(name, env), 'tools').length, 'packages')
+for (const name of ['vm', 'mkfs', 'scripts', 'judge'] as const) console.log(name, packagesIn(await relockTools(name, env), 'tools').length, 'packages')

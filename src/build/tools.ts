@@ -5,7 +5,7 @@
  * `tools/<name>.lock` comes with Bisque. When the mirror has moved on, the lock is renewed in the cache, visibly.
  */
 import { existsSync } from 'node:fs'
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { digestOf } from '../base/digest.ts'
@@ -21,6 +21,11 @@ import { loadLock, resolveLock, writeLock } from './lock.ts'
 const TOOLS = {
   vm: ['ovmf', 'qemu-system-x86', 'swtpm'],
   mkfs: ['btrfs-progs', 'e2fsprogs', 'f2fs-tools', 'libarchive13t64', 'libfaketime', 'squashfs-tools', 'xfsprogs'],
+  scripts: [
+    'bash', 'bzip2', 'ca-certificates', 'coreutils', 'cpio', 'curl', 'diffutils', 'dosfstools', 'e2fsprogs', 'erofs-utils', 'file', 'findutils',
+    'gawk', 'git', 'grep', 'gzip', 'jq', 'kmod', 'libcap2-bin', 'mtools', 'openssl', 'passwd', 'patch', 'python3', 'rsync', 'sed', 'squashfs-tools',
+    'systemd', 'systemd-repart', 'tar', 'tzdata', 'udev', 'unzip', 'util-linux', 'xz-utils', 'zip', 'zstd',
+  ],
   judge: [
     'apt', 'apt-utils', 'attr', 'binutils', 'btrfs-progs', 'cpio', 'cryptsetup-bin', 'dose-distcheck', 'dosfstools', 'dpkg-dev', 'e2fsprogs',
     'efitools', 'erofs-utils', 'f2fs-tools', 'fdisk', 'gdisk', 'gnupg', 'gpgv', 'initramfs-tools-core', 'jq', 'kmod', 'libarchive-tools',
@@ -141,7 +146,20 @@ async function settle(tree: string): Promise<void> {
     'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n',
   )
   await writeFile(join(etc, 'group'), 'root:x:0:\ntty:x:5:\ndisk:x:6:\nnogroup:x:65534:\n')
-  await writeFile(join(etc, 'nsswitch.conf'), 'passwd: files\ngroup: files\nhosts: files\n')
-  for (const folder of ['root', 'tmp', 'run', 'proc', 'dev', 'sys', 'var/tmp', 'work'])
+  await writeFile(join(etc, 'nsswitch.conf'), 'passwd: files\ngroup: files\nhosts: files dns\n')
+  for (const folder of ['root', 'tmp', 'run', 'proc', 'dev', 'sys', 'var/tmp', 'work', 'buildroot', 'chroot'])
     await mkdir(join(tree, folder), { recursive: true })
+  for (const name of ['etc/resolv.conf', 'etc/machine-id']) await writeFile(join(tree, name), '', { flag: 'a' })
+  if (existsSync(join(tree, 'usr/bin/gawk')) && !existsSync(join(tree, 'usr/bin/awk')))
+    await symlink('gawk', join(tree, 'usr/bin/awk'))
+  await writeCertificates(tree)
+}
+
+/** The file that programs look up authorities in; update-ca-certificates would make it. */
+async function writeCertificates(tree: string): Promise<void> {
+  const from = join(tree, 'usr/share/ca-certificates/mozilla')
+  if (!existsSync(from)) return
+  const texts = await Promise.all((await readdir(from)).sort().map((name) => readFile(join(from, name), 'utf8')))
+  await mkdir(join(tree, 'etc/ssl/certs'), { recursive: true })
+  await writeFile(join(tree, 'etc/ssl/certs/ca-certificates.crt'), texts.map((text) => `${text.trimEnd()}\n`).join(''))
 }
