@@ -157,8 +157,10 @@ function older<T, A, I>(section: Section, type: type.Type<T, A, I>, into: string
 const names = list(string)
 const packages = list(string, 'comma or space', { sort: type.packageOrder })
 const paths = list(path)
+const presentPaths = list(type.present(path))
 const scripts = type.globs
 const trees = list(treeSource)
+const presentTrees = list(type.present(treeSource))
 const patterns = list(type.regularExpression)
 const arguments_ = list(string, 'space')
 const quoted = list(string, 'quoted space')
@@ -271,7 +273,7 @@ export const SETTINGS = {
   /** Parts to write as files of their own. mkosi leaves partitions out by default; updates are made of them. */
   splitArtifacts:                row('Output', listOr(choice(SPLITTABLE), ['uki', 'kernel', 'initrd', 'partitions'], ['uki', 'kernel', 'initrd']), { default: ['uki', 'partitions'], mkosi: ['uki', 'kernel', 'initrd'] }),
   /** Folders of partition definitions. */
-  repartDirectories:             row('Output', paths, { files: ['repart'] }),
+  repartDirectories:             row('Output', presentPaths, { files: ['repart'] }),
   /** Bytes in a sector of the disk. */
   sectorSize:                    row('Output', oneOf(512, 4096), { scope: 'inherit', default: 512 }),
   /** Ship only what differs from the base trees. */
@@ -297,9 +299,9 @@ export const SETTINGS = {
   /** Packages that are installed last, after the cached part. */
   volatilePackages:              row('Content', packages, { resolves: true }),
   /** Folders of packages to use beside the repositories. */
-  packageDirectories:            row('Content', paths, { scope: 'universal', resolves: true, files: ['packages'] }),
+  packageDirectories:            row('Content', presentPaths, { scope: 'universal', resolves: true, files: ['packages'] }),
   /** Folders of packages to use for the volatile part. */
-  volatilePackageDirectories:    row('Content', paths, { scope: 'universal', resolves: true }),
+  volatilePackageDirectories:    row('Content', presentPaths, { scope: 'universal', resolves: true }),
   /** Install what packages merely recommend. */
   withRecommends:                row('Content', boolean, { resolves: true, default: false }),
   /** Keep documentation. */
@@ -307,7 +309,7 @@ export const SETTINGS = {
   /** Trees to build upon instead of an empty one. */
   baseTrees:                     row('Content', paths),
   /** Trees copied in before packages are installed. */
-  skeletonTrees:                 row('Content', trees, { files: ['skeleton', 'skeleton.tar'] }),
+  skeletonTrees:                 row('Content', presentTrees, { files: ['skeleton', 'skeleton.tar'] }),
   /** Trees copied in after packages are installed. */
   extraTrees:                    row('Content', trees, { files: ['extra', 'extra.tar'] }),
   /** Packages left out, or removed at the end. */
@@ -483,7 +485,7 @@ export const SETTINGS = {
   /** Whether to use cached package lists. */
   cacheOnly:                     idle('Build', choice(['always', 'auto', 'metadata', 'never'], { yes: 'always', no: 'auto', also: { none: 'auto' } }), 'the lock decides what is used; --offline keeps off the network', { scope: 'inherit' }),
   /** Configuration of the package manager, such as further repositories. */
-  sandboxTrees:                  row('Build', trees, { scope: 'universal', resolves: true, formerly: ['PackageManagerTrees'], files: ['sandbox', 'sandbox.tar', 'pkgmngr', 'pkgmngr.tar'] }),
+  sandboxTrees:                  row('Build', presentTrees, { scope: 'universal', resolves: true, formerly: ['PackageManagerTrees'], files: ['sandbox', 'sandbox.tar', 'pkgmngr', 'pkgmngr.tar'] }),
   /** Folder for temporary files. */
   workspaceDirectory:            idle('Build', path, 'work is done below the cache; use --cache', { scope: 'multiversal' }),
   /** Folder for cached images. */
@@ -503,13 +505,13 @@ export const SETTINGS = {
   /** Remember the command line of a build. */
   history:                       idle('Build', boolean, 'each command says all it needs', { scope: 'main' }),
   /** Sources that scripts see. */
-  buildSources:                  row('Build', list(type.sourceTree), { scope: 'multiversal', match: 'target', default: [], mkosi: (get) => [{ source: String(get('directory')), target: '' }] }),
+  buildSources:                  row('Build', list(type.present(type.sourceTree, 'folder')), { scope: 'multiversal', match: 'target', default: [], mkosi: (get) => [{ source: String(get('directory')), target: '' }] }),
   /** Give scripts a throw-away copy of the sources. */
   buildSourcesEphemeral:         row('Build', choice(['yes', 'no', 'buildcache'], { yes: 'yes', no: 'no' }), { scope: 'multiversal', default: 'no' }),
   /** Variables that scripts see. */
   environment:                   row('Build', pairs(true), { match: 'pair' }),
   /** Files with such variables. */
-  environmentFiles:              row('Build', paths, { files: ['env'] }),
+  environmentFiles:              row('Build', presentPaths, { files: ['env'] }),
   /** Whether build scripts run tests. */
   withTests:                     row('Build', boolean, { scope: 'universal', default: true }),
   /** Let scripts use the network. */

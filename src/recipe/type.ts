@@ -195,6 +195,18 @@ function expandPath(text: string, place: Place): string {
   return /^~(?=\/|$)/.test(expanded) && env['HOME'] ? env['HOME'] + expanded.slice(1) : expanded
 }
 
+/** Of a type whose values are paths or trees: in text only such as are there. A recipe.ts may name what a script makes later. */
+export function present<T extends string | TreeSource, I>(of: Type<T, undefined, I>, kind?: 'folder'): Type<T, undefined, I> {
+  const parse = (text: string, place: Place): T => {
+    const value = of.parse(text, place)
+    const file = typeof value === 'string' ? value : value.source
+    const stat = statSync(file, { throwIfNoEntry: false })
+    if (stat && (kind === undefined || stat.isDirectory())) return value
+    throw new Fault('recipe', stat ? `${file} is not a folder` : `${file} does not exist`)
+  }
+  return { ...of, parse }
+}
+
 /** A path, or one of a few words. */
 export function pathOr(...constants: readonly string[]): Type<string> {
   const read = (from: Type<string>['parse']) => (value: string, place: Place) =>

@@ -1,8 +1,11 @@
 import { merge, object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
 import { command, constant } from '@optique/core/primitives'
+import type { ImageRecipe } from '../../recipe/recipe.ts'
+import type { Key } from '../../recipe/schema.ts'
+import type { Summary } from '../../recipe/summary.ts'
 import { examples, recipeOptions, toggle } from '../options.ts'
-import type { Run } from '../session.ts'
+import type { Run, Session } from '../session.ts'
 
 export const parser = command(
   'summary',
@@ -13,9 +16,10 @@ export const parser = command(
   ),
   {
     brief: message`Show the settings and where each came from`,
-    description: message`Show every setting of the recipe, its value after profiles and --set, and the place that gave it.`,
+    description: message`Show every image of the recipe with its settings, their values after profiles and --set, and the place that gave each. With --json the values are in the form of mkosi's own summary.`,
     footer: examples(
       ['bisque summary', 'what the recipe in this folder sets'],
+      ['bisque summary --profile desktop', 'what a profile makes of it'],
       ['bisque summary --all --json', 'everything, for programs'],
     ),
   },
@@ -30,48 +34,79 @@ export interface SummaryOptions {
 
 export const run: Run<SummaryOptions> = async (options, session) => {
   const { loadRecipe } = await import('../../recipe/recipe.ts')
-  const { KEYS, mkosiName, ROWS } = await import('../../recipe/schema.ts')
-  const recipe = await loadRecipe(options.recipe, { profiles: options.profiles, set: options.set, env: session.environment })
-  const settings = recipe.settings as unknown as Readonly<Record<string, unknown>>
-  const shown = KEYS.filter((key) => key in settings && (options.all || recipe.origins.get(key) !== 'default'))
-  const masked = (key: string): unknown => (ROWS[key]!.secret && settings[key] !== undefined ? '(secret)' : settings[key])
-  const result = Object.fromEntries(
-    shown.map((key) => [mkosiName(key), { value: masked(key) ?? null, origin: recipe.origins.get(key) }]),
-  )
+  const { mkosiName } = await import('../../recipe/schema.ts')
+  const { byName, summaryOf } = await import('../../recipe/summary.ts')
+  const { profiles, set, all } = options
+  const recipe = await loadRecipe(options.recipe, { profiles, set, env: session.environment, anyValue: true })
+  const images = [...recipe.subimages, recipe].map((image) => {
+    const shown = [...summaryOf(image)].filter(([, { origin }]) => all || origin !== 'default')
+    return { image, shown: new Map(shown) }
+  })
+  const main = images.at(-1)!
 
-  const rows = shown.map((key) => [mkosiName(key), valueLines(masked(key)), recipe.origins.get(key) ?? ''] as const)
-  const nameWidth = Math.max(...rows.map(([name]) => name.length))
-  const valueWidth = Math.min(60, Math.max(...rows.flatMap(([, lines]) => lines.map((line) => line.length))))
-  const dim = (text: string): string => (session.color ? `\x1b[2m${text}\x1b[0m` : text)
-  const lines = rows.flatMap(([name, values, origin]) => [
-    `${name.padEnd(nameWidth)}  ${values[0]!.padEnd(valueWidth)}  ${dim(origin)}`.trimEnd(),
-    ...values.slice(1).map((line) => `${' '.repeat(nameWidth)}  ${line}`),
-  ])
-  const profiles = recipe.knownProfiles.map((name) => (recipe.profiles.includes(name) ? `${name} (applied)` : name))
-  const tail = profiles.length > 0 ? ['', `Profiles: ${profiles.join(', ')}`] : []
-  const notes = recipe.notes.length > 0 ? ['', ...recipe.notes] : []
+  const text = images.map(({ image, shown }) => {
+    const heading = images.length > 1 ? [...headingOf(image, session), ''] : []
+    return [...heading, ...table(image, [...shown], mkosiName, session)].join('\n')
+  })
+  const known = recipe.knownProfiles.map((name) => (recipe.profiles.includes(name) ? `${name} (applied)` : name))
+  const tail = known.length > 0 ? [`Profiles: ${known.join(', ')}`] : []
+  const notes = recipe.notes.length > 0 ? [recipe.notes.join('\n')] : []
   return {
-    result: { file: recipe.file, profiles: recipe.profiles, settings: result, notes: recipe.notes },
-    text: [...lines, ...tail, ...notes].join('\n'),
+    result: {
+      file: recipe.file,
+      profiles: recipe.profiles,
+      settings: byName(main.shown),
+      images: images.map(({ image, shown }) => ({ name: image.name, settings: byName(shown) })),
+      notes: recipe.notes,
+    },
+    text: [...text, ...tail, ...notes].join('\n\n'),
   }
+}
+
+function headingOf({ name, settings }: ImageRecipe, { color }: Session): string[] {
+  const title = `${name}: ${settings.format} image ${settings.output}`
+  return color ? [`\x1b[1m${title}\x1b[0m`] : [title, '─'.repeat(title.length)]
+}
+
+type Table = (image: ImageRecipe, shown: readonly [Key, Summary][], nameOf: (key: Key) => string, session: Session) => string[]
+
+const table: Table = (_, shown, nameOf, { color }) => {
+  const rows = shown.map(([key, { value, origin }]) => [nameOf(key), valueLines(value), origin.split(', ')] as const)
+  const nameWidth = Math.max(0, ...rows.map(([name]) => name.length))
+  const valueWidth = Math.min(60, Math.max(0, ...rows.flatMap(([, lines]) => lines.map((line) => line.length))))
+  const dim = (text: string): string => (color && text !== '' ? `\x1b[2m${text}\x1b[0m` : text)
+  return rows.flatMap(([name, values, origins]) =>
+    Array.from({ length: Math.max(values.length, origins.length) }, (_, i) => {
+      const columns = [(i === 0 ? name : '').padEnd(nameWidth), (values[i] ?? '').padEnd(valueWidth), dim(origins[i] ?? '')]
+      return columns.join('  ').trimEnd()
+    }),
+  )
 }
 
 /** Lists and objects over several lines of readable width. */
 function valueLines(value: unknown): string[] {
-  if (value === undefined) return ['(none)']
+  if (value === null) return ['(none)']
   if (typeof value === 'boolean') return [value ? 'yes' : 'no']
   if (!Array.isArray(value)) {
-    if (value === null || typeof value !== 'object') return [String(value)]
+    if (typeof value !== 'object') return [String(value)]
     const pairs = Object.entries(value)
     return pairs.length === 0 ? ['(none)'] : pairs.map(([key, element]) => `${key}=${element}`)
   }
   if (value.length === 0) return ['(none)']
   const lines: string[] = []
   for (const element of value) {
-    const text = typeof element === 'object' ? `${element.source}:${element.target}` : String(element)
+    const text = elementText(element)
     const last = lines.at(-1)
     if (last !== undefined && last.length + text.length < 60) lines[lines.length - 1] = `${last} ${text}`
     else lines.push(text)
   }
   return lines
+}
+
+/** Trees as they are written, credentials and boot entries by their names. */
+function elementText(element: unknown): string {
+  if (element === null || typeof element !== 'object') return String(element)
+  const { Source, Target, Name, Profile } = element as Record<string, unknown>
+  if (Source !== undefined) return Target ? `${Source}:${Target}` : String(Source)
+  return String(Name ?? (Profile as Record<string, string>)['ID'] ?? JSON.stringify(Profile))
 }
