@@ -1,6 +1,8 @@
 /** One assignment: text read by the setting's type and put upon what the setting had. */
+import { existsSync } from 'node:fs'
 import { Fault } from '../../base/fault.ts'
 import { type Key, ROWS } from '../schema.ts'
+import type { TreeSource } from '../type.ts'
 import { merged, type Reading, type Value } from './state.ts'
 import { checkMinimumVersion } from './version.ts'
 
@@ -11,7 +13,27 @@ export function readValue(reading: Reading, key: Key, text: string, directory: s
   if (text.trim() === '') return undefined
   if (key === 'minimumVersion') checkMinimumVersion(text)
   const value = row.type.parse(text, { directory, env: reading.folder.env })
+  if (MUST_EXIST.has(key)) checkExistence(value)
   return row.type.order && Array.isArray(value) ? value.sort(row.type.order) : value
+}
+
+/** Settings whose files and folders must be there when the recipe is read; scripts make those of others. */
+const MUST_EXIST: ReadonlySet<Key> = new Set<Key>([
+  'repartDirectories',
+  'packageDirectories',
+  'volatilePackageDirectories',
+  'skeletonTrees',
+  'sandboxTrees',
+  'buildSources',
+  'environmentFiles',
+  'sysupdateDirectory',
+])
+
+function checkExistence(value: unknown): void {
+  for (const one of Array.isArray(value) ? value : [value]) {
+    const file = typeof one === 'string' ? one : (one as TreeSource).source
+    if (!existsSync(file)) throw new Fault('recipe', `${file} does not exist`)
+  }
 }
 
 /** Puts a value that was read from `text` upon those that a layer has. */

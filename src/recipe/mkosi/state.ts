@@ -63,7 +63,7 @@ export function current(reading: Reading, key: Key): Value {
   const [cli, config] = [reading.cli.get(key), reading.config.get(key)]
   if (cli?.value !== undefined) {
     if (config?.value === undefined || reading.cliEmptied.has(key)) return cli
-    return merged(row, config, cli)
+    return joined(row, config, cli)
   }
   if (cli === undefined && config?.value !== undefined) return config
   if (cli !== undefined || config !== undefined) {
@@ -88,12 +88,15 @@ const STAYS_EMPTY: ReadonlySet<Key> = new Set<Key>([
 
 /** One more assignment to a setting, upon the ones before. */
 export function merged(row: Row, before: Value, added: Value): Value {
+  const { value, where } = joined(row, before, added)
+  return { value: row.type.order && Array.isArray(value) ? value.sort(row.type.order) : value, where }
+}
+
+/** Without putting lists in order: what the command line adds to a list stands at its end. */
+function joined(row: Row, before: Value, added: Value): Value {
   if (row.type.merge === 'replace') return added
   const where = [...before.where, ...added.where]
-  if (row.type.merge === 'append') {
-    const all = [...(before.value as unknown[]), ...(added.value as unknown[])]
-    return { value: row.type.order ? all.sort(row.type.order) : all, where }
-  }
+  if (row.type.merge === 'append') return { value: [...(before.value as unknown[]), ...(added.value as unknown[])], where }
   return { value: { ...(before.value as object), ...(added.value as object) }, where }
 }
 
