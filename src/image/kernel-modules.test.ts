@@ -5,7 +5,8 @@ import { xzSync } from 'node-liblzma'
 import { kernelModule } from '../../test/kernel-module.ts'
 import { madeDirectory, madeFile, madeSymlink } from '../tree/content.ts'
 import { type Inode, type Tree, treeOf } from '../tree/tree.ts'
-import { kernelVersions, type ModuleSelection, selectModules } from './kernel-modules.ts'
+import { kernelVersions, type ModuleRules, type ModuleSelection, selectModules, withoutUnusedModules } from './kernel-modules.ts'
+import { joinedRules } from './module-globs.ts'
 
 const DIRECTORY = 'usr/lib/modules/6.12-test'
 const MODULES: Record<string, [string, string][]> = {
@@ -95,6 +96,18 @@ test('selectModules() lets the last matching glob win', async () => {
   assert.ok((await picks('default')).includes('erofs'))
 })
 
+test('selectModules() takes all modules without rules, and leaves out what expressions say', async () => {
+  const all = Object.keys(MODULES).length
+  assert.equal((await select([])).names.length, all)
+  const without = async (modules: string[], ...modulesExclude: string[]) => (await select(modules, { modulesExclude })).names
+  const left = await without([], '^fs/', 'drivers/crypto/vendor\\.ko$')
+  assert.ok(!left.some((name) => /nls|erofs|vendor/.test(name)) && left.includes('wifi_card'))
+  // What is named stays, and with it what it depends on.
+  assert.equal((await without(['erofs'], '.')).join(), 'sha256_ssse3,sha256_generic,erofs,lib-crc')
+  assert.equal((await without(['nls_mac'], '^fs/nls/')).length, all - 1)
+  assert.deepEqual(joinedRules(['erofs', '-x'], ['^fs/', 'default', 're:a']), ['erofs', '-x', 're:^fs/', 'default', 're:a'])
+})
+
 test('selectModules() ends when modules depend on each other', async () => {
   assert.deepEqual((await select(['loop1'])).names, ['loop1', 'loop2'])
 })
@@ -137,6 +150,39 @@ test('selectModules() brings firmware with every symlink on the way to it', asyn
   const chosen = await select(['wifi_card'], { firmware: ['-many/', 'never-*'] })
   assert.ok(chosen.firmware.includes('usr/lib/firmware/never-asked-for.bin'))
   assert.ok(!chosen.firmware.includes('usr/lib/firmware/many/a.fw'))
+})
+
+test('selectModules() adds firmware by expressions and leaves it out by others', async () => {
+  const firmware = async (rules: Partial<ModuleRules>) =>
+    (await select(['wifi_card'], rules)).firmware.map((path) => path.replace('usr/lib/firmware/', ''))
+  assert.ok((await firmware({ firmware: ['re:^never'] })).includes('never-asked-for.bin'))
+  assert.deepEqual(await firmware({ firmwareExclude: ['^(vendor|many|linked)/'] }), ['builtin.bin.xz'])
+})
+
+test('selectModules() follows a module that is a symlink to another', async () => {
+  const weak: [string, Inode] = [`${DIRECTORY}/weak-updates/plain2.ko`, madeSymlink('../kernel/crypto/plain.ko', 0)]
+  const got = await selectModules(tree([weak]), { architecture: 'x86-64', modules: ['plain2'] })
+  assert.ok(got.tree.has(`${DIRECTORY}/weak-updates/plain2.ko`) && got.tree.has(`${DIRECTORY}/kernel/crypto/plain.ko`))
+})
+
+test('withoutUnusedModules() leaves what rules keep, what that needs, and microcode', async () => {
+  const whole = tree([['usr/lib/firmware/amd-ucode/microcode_amd.bin', madeFile('', 0)]])
+  const rules: ModuleRules = { architecture: 'x86-64', modules: ['erofs'] }
+  const left = await withoutUnusedModules(whole, rules)
+  const gone = [...whole].filter(([path, { type }]) => type !== 'directory' && !left.has(path)).map(([path]) => path)
+  assert.deepEqual(
+    gone.filter((path) => path.includes('/modules/')).map((path) => path.replace(/^.*\/|\.ko.*$/g, '')),
+    ['plain', 'vendor', 'loop1', 'loop2', 'wifi_card', 'nls_mac', 'nls_utf8', 'extra'],
+  )
+  assert.deepEqual(
+    [...left.keys()].filter((path) => path.startsWith('usr/lib/firmware/')),
+    ['usr/lib/firmware/amd-ucode', 'usr/lib/firmware/amd-ucode/microcode_amd.bin', 'usr/lib/firmware/builtin.bin.xz'],
+  )
+  assert.ok(left.has('etc/passwd') && left.has(`${DIRECTORY}/kernel/fs/nls`))
+  assert.equal(await withoutUnusedModules(whole, { ...rules, modules: [] }), whole)
+  assert.ok(
+    (await withoutUnusedModules(whole, { ...rules, modules: [], firmware: ['-many/'] })).has(`${DIRECTORY}/updates/extra.ko`),
+  )
 })
 
 test('selectModules() gives a tree of the modules, their indexes and the directories above', async () => {

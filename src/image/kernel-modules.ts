@@ -1,26 +1,19 @@
-/**
- * Chooses kernel modules for an initrd: by ordered globs, then everything they depend on, then the firmware they ask for.
- *
- * The globs are mkosi's: the last one that matches wins, `-` in front excludes, `/fs/nls/` means a directory below
- * `kernel/`, `_` and `-` are the same, `re:` is a regular expression, `default` stands for `DEFAULT_MODULES`.
- */
+/** Chooses kernel modules, for an initrd or an image: by rules, then all they depend on, then the firmware they ask for. */
 import { promisify } from 'node:util'
 import { gunzip, zstdDecompress } from 'node:zlib'
 import { createUnxz } from 'node-liblzma'
 import { Fault } from '../base/fault.ts'
-import type { Architecture } from '../formats/dps.ts'
 import { elfSection, parseModinfo } from '../formats/elf.ts'
 import { readContent } from '../tree/content.ts'
-import { byPath, type Inode, nameOf, parentOf, type Tree } from '../tree/tree.ts'
-import { globExpression, globMatcher, normalGlob, toRegExp } from './module-globs.ts'
+import { byPath, nameOf, parentOf, type Tree } from '../tree/tree.ts'
+import { chooseFirmware, FIRMWARE, type FirmwareRules, followLinks } from './firmware.ts'
+import { MODULE_FILE, type ModuleGlobs, moduleMatcher, normalName as normal } from './module-globs.ts'
 
-export interface ModuleSelection {
+export type ModuleRules = ModuleGlobs & FirmwareRules
+
+export type ModuleSelection = ModuleRules & {
   /** `uname -r`; the only one in the tree where absent. */
   kernel?: string
-  architecture: Architecture
-  modules: readonly string[]
-  /** Globs relative to `usr/lib/firmware`: add files no module asks for, or with `-` leave out ones that are. */
-  firmware?: readonly string[]
 }
 
 export interface SelectedModules {
@@ -32,25 +25,6 @@ export interface SelectedModules {
   missing: string[]
 }
 
-/** What a machine needs to find and mount its disks, without knowing which machine it is. */
-// biome-ignore format: table
-export const DEFAULT_MODULES: readonly string[] = [
-  'ahci', 'amd_atl', 'amd_ctl', 'amd-pmc', 'amd64_edac', 'atkbd', 'autofs4', 'binfmt_misc', 'btrfs', 'cdrom', 'cfg80211',
-  'configfs', 'crc-ccitt', 'dm-crypt', 'dm-integrity', 'dm-mod', 'dm-multipath', 'dm-raid', 'dm-verity', 'dmi-sysfs',
-  'edac_mce_amd', 'efi-pstore', 'efivarfs', 'erofs', 'evdev', 'ext4', 'firmware_attributes_class', 'hid-generic',
-  'i2c-algo-bit', 'i2c_hid_acpi', 'i2c-mux', 'i2c-smbus', 'i8042', 'intel_pmc_ssram_telemetry', 'intel_rapl_common',
-  'intel-uncore-frequency-common', 'intel-vsec', 'kvm', 'libphy', 'loop', 'mdio_devres', 'mei', 'nvme', 'nvmet-tcp',
-  'overlay', 'parport', 'platform_profile', 'pmt_telemetry', 'qemu_fw_cfg', 'raid[0-9]*', 'rapl', 'scsi_mod', 'sd_mod',
-  'sr_mod', 'serio', 'sg', 'skx_edac_common', 'squashfs', 'thunderbolt_net', 'tpm_tis', 'tpm_vtpm_proxy', 'typec_ucsi',
-  'ucsi_acpi', 'usbhid', 'usb-storage', 'vfat', 'video', 'virtio_balloon', 'virtio_blk', 'virtio_console',
-  'virtio_dma_buf', 'virtio_mmio', 'virtio_net', 'virtio_pci', 'virtio_scsi', 'virtio-rng', 'virtiofs', 'vmd',
-  'vmw_vsock_virtio_transport', 'vsock', 'watchdog', 'wmi', 'wmi-bmof', 'x_tables', 'xfs', 'xhci-pci-renesas',
-  '/fs/nls/', 'crypto/', '-/drivers/crypto/', 'ccp_crypto', 'zram', 'nfnetlink',
-]
-const DEFAULT_MODULES_ARM64: readonly string[] = ['/drivers/mmc/host/', 'brcmutil', 'udc-core']
-
-const FIRMWARE = 'usr/lib/firmware'
-const MODULE_FILE = /\.ko(?:\.(?:gz|xz|zst))?$/
 /** Far above any module; a compressed one that grows beyond is refused. */
 const MAX_MODULE_BYTES = 256 << 20
 const READ_AT_ONCE = 8
@@ -62,13 +36,12 @@ export async function selectModules(tree: Tree, selection: ModuleSelection): Pro
   if (files.size === 0) {
     throw new Fault('missing', `Cannot select modules of kernel ${kernel}: there are none below /${directory}`)
   }
-  const patterns = compileGlobs(selection.modules, selection.architecture)
-  const chosen = [...files].filter(([, path]) => patterns(path.slice(directory.length + 1))).map(([name]) => name)
+  const wanted = moduleMatcher(selection)
+  const chosen = [...files].filter(([, path]) => wanted(path.slice(directory.length + 1))).map(([name]) => name)
   const { modules, firmware, missing } = await closure(tree, directory, files, chosen)
 
-  const paths = new Set(modules)
-  const firmwarePaths = firmwareFiles(tree, firmware, selection.firmware ?? [])
-  for (const path of firmwarePaths) for (const link of resolve(tree, path)?.visited ?? []) paths.add(link)
+  const links = modules.flatMap((path) => followLinks(tree, path) ?? [])
+  const paths = new Set([...modules, ...links, ...chooseFirmware(tree, firmware, selection)])
   for (const [path, inode] of tree) {
     if (parentOf(path) === directory && inode.type === 'file' && isIndex(tree, path)) paths.add(path)
   }
@@ -103,33 +76,16 @@ function onlyKernel(tree: Tree): string {
 function moduleFiles(tree: Tree, directory: string): Map<string, string> {
   const files = new Map<string, string>()
   for (const [path, inode] of tree) {
-    if (path.startsWith(`${directory}/`) && inode.type === 'file' && MODULE_FILE.test(path)) files.set(moduleName(path), path)
+    if (!path.startsWith(`${directory}/`) || !MODULE_FILE.test(path)) continue
+    if (inode.type === 'file' || (inode.type === 'symlink' && followLinks(tree, path))) files.set(moduleName(path), path)
   }
   return files
 }
 
-const normal = (name: string) => name.replaceAll('_', '-')
 const moduleName = (path: string) => normal(nameOf(path).replace(/\..*$/, ''))
 
 /** Text indexes whose binary form is there are of no use to libkmod. */
 const isIndex = (tree: Tree, path: string): boolean => nameOf(path).startsWith('modules.') && !tree.has(`${path}.bin`)
-
-/** Whether a path below `usr/lib/modules/KERNEL` is wanted. */
-function compileGlobs(globs: readonly string[], architecture: Architecture): (path: string) => boolean {
-  const expanded = globs.flatMap((glob) => {
-    if (glob === 'default') return architecture === 'arm64' ? [...DEFAULT_MODULES, ...DEFAULT_MODULES_ARM64] : DEFAULT_MODULES
-    if (glob === 'host') {
-      throw new Fault('recipe', 'Cannot select the modules this machine has loaded ("host"): the image would not be reproducible')
-    }
-    return [glob]
-  })
-  const expressions = expanded.filter((glob) => glob.startsWith('re:')).map((glob) => toRegExp(glob.slice(3)))
-  const matches = globMatcher(expanded.filter((glob) => !glob.startsWith('re:')).map(normalGlob))
-  return (path) => {
-    const below = path.slice(path.indexOf('/') + 1) // an expression sees the path below `kernel/`
-    return expressions.some((expression) => expression.test(below)) || matches(normal(path.replace(MODULE_FILE, '')), false)
-  }
-}
 
 interface Needs {
   modules: string[]
@@ -224,8 +180,9 @@ function needsOf(fields: readonly (readonly [string, string])[]): Needs {
 }
 
 async function modinfo(tree: Tree, path: string): Promise<[string, string][]> {
-  const inode = tree.get(path) as Inode & { type: 'file' }
+  const inode = tree.get(followLinks(tree, path)?.at(-1) ?? path)
   try {
+    if (inode?.type !== 'file') throw new Error('it is no file')
     const section = elfSection(await decompressed(path, await readContent(inode.content)), '.modinfo')
     return section ? parseModinfo(section) : []
   } catch (cause) {
@@ -260,55 +217,6 @@ async function mapSome<T, R>(items: readonly T[], body: (item: T) => Promise<R>)
   return results
 }
 
-/** Paths of the firmware files that are there, of those asked for and those added by globs. */
-function firmwareFiles(tree: Tree, names: readonly string[], globs: readonly string[]): string[] {
-  const all = [...tree].filter(([path, { type }]) => path.startsWith(`${FIRMWARE}/`) && (type === 'file' || type === 'symlink'))
-  const relative = all.map(([path]) => path.slice(FIRMWARE.length + 1))
-  const found = new Set<string>()
-  for (const name of names) {
-    for (const suffix of ['', '.xz', '.zst']) {
-      if (!/[*?[]/.test(name) && resolve(tree, `${FIRMWARE}/${name}${suffix}`)) found.add(name + suffix)
-    }
-    if (!/[*?[]/.test(name)) continue
-    const expression = globExpression(name)
-    for (const path of relative) if (expression.test(path) || expression.test(bare(path))) found.add(path)
-  }
-  const matches = globMatcher(globs)
-  const kept = [...found].filter((path) => matches(bare(path), true))
-  const added = globs.length === 0 ? [] : relative.filter((path) => matches(bare(path), false))
-  return [...new Set([...kept, ...added])].map((path) => `${FIRMWARE}/${path}`)
-}
-
-const bare = (path: string): string => path.replace(/\.(?:gz|xz|zst)$/, '')
-
-/** Follows symlinks inside the tree; `visited` has every link on the way and, last, the file. Undefined where it leads nowhere. */
-function resolve(tree: Tree, path: string): { visited: string[] } | undefined {
-  const visited: string[] = []
-  const todo = path.split('/').reverse()
-  let current = ''
-  for (let hops = 0; todo.length > 0; ) {
-    const part = todo.pop()!
-    if (part === '' || part === '.') continue
-    if (part === '..') {
-      current = parentOf(current)
-      continue
-    }
-    const at = current === '' ? part : `${current}/${part}`
-    const inode = tree.get(at)
-    if (!inode) return undefined
-    if (inode.type !== 'symlink') {
-      current = at
-      continue
-    }
-    if (++hops > 40) return undefined
-    visited.push(at)
-    if (inode.target.startsWith('/')) current = ''
-    todo.push(...inode.target.split('/').reverse())
-  }
-  if (tree.get(current)?.type !== 'file') return undefined
-  return { visited: [...visited, current] }
-}
-
 /** The inodes at `paths` and all directories above them. */
 function withParents(tree: Tree, paths: ReadonlySet<string>): Tree {
   const all = new Set<string>()
@@ -320,3 +228,29 @@ function withParents(tree: Tree, paths: ReadonlySet<string>): Tree {
   }
   return new Map([...tree].filter(([path]) => all.has(path)))
 }
+
+/**
+ * The tree without the modules and firmware that rules leave out and nothing they keep needs. Without rules nothing is left
+ * out. Microcode stays: it is no module's. The indexes are depmod's to make anew.
+ */
+export async function withoutUnusedModules(tree: Tree, rules: ModuleRules): Promise<Tree> {
+  const { modules, modulesExclude = [], firmware = [], firmwareExclude = [] } = rules
+  if (modules.length + modulesExclude.length + firmware.length + firmwareExclude.length === 0) return tree
+  const kept = new Set<string>()
+  for (const kernel of kernelVersions(tree)) {
+    for (const path of (await selectModules(tree, { ...rules, kernel })).tree.keys()) kept.add(path)
+  }
+  const left = new Map([...tree].filter(([path, { type }]) => type === 'directory' || kept.has(path) || !isSelectable(path)))
+  const occupied = new Set<string>()
+  for (const [path, { type }] of left) {
+    if (type === 'directory') continue
+    for (let at = parentOf(path); at !== '' && !occupied.has(at); at = parentOf(at)) occupied.add(at)
+  }
+  // Folders of firmware that lost all they held go too.
+  const isEmptied = (path: string) => path.startsWith(`${FIRMWARE}/`) && !occupied.has(path) && !isMicrocode(path)
+  return new Map([...left].filter(([path, { type }]) => type !== 'directory' || !isEmptied(path)))
+}
+
+const isSelectable = (path: string): boolean =>
+  path.startsWith(`${FIRMWARE}/`) ? !isMicrocode(path) : path.startsWith('usr/lib/modules/') && MODULE_FILE.test(path)
+const isMicrocode = (path: string): boolean => /^usr\/lib\/firmware\/(?:amd|intel)-ucode(?:\/|$)/.test(path)
