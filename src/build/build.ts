@@ -16,7 +16,9 @@ import type { Env } from './env.ts'
 import { makeImage } from './image.ts'
 import { keysFor, trustOf } from './keys.ts'
 import { fetchLocked, lockFor, packagesOf } from './locked.ts'
+import { needsScriptTools } from './scripts.ts'
 import { makeInitrdSystem, makeSystem } from './system.ts'
+import { toolsTree } from './tools.ts'
 import { onDisk, type Place, withWorkFolder } from './work.ts'
 
 export interface BuildOptions {
@@ -45,6 +47,7 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
   const { report } = env
   const signing = await keysFor(recipe, options.keys, env)
   const { lock, packages } = await fetchLocked(recipe, await lockFor(recipe, env), options, env)
+  const tools = needsScriptTools(recipe) ? await toolsTree('scripts', env) : undefined
   const epoch = recipe.settings.sourceDateEpoch ?? epochOf([...snapshotsOf(lock).values()])
 
   const scratch: Place = { parent: `${env.cache}/work`, what: 'the build', option: '--cache DIR' }
@@ -55,9 +58,9 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
         const [system, initrd] = await Promise.all([
           report.step('Make system', (report) =>
             makeSystem(
-              { recipe, packages: packagesOf(packages, 'main'), keys: signing.directory, work: `${work}/image`, epoch },
+              { recipe, packages: packagesOf(packages, 'main'), tools, keys: signing.directory, work: `${work}/image`, epoch },
               report,
-            ),
+            ).then(({ tree }) => tree),
           ),
           report.step('Make initrd', (report) =>
             makeInitrdSystem({ packages: packagesOf(packages, 'default-initrd'), work: `${work}/initrd`, epoch }, report),

@@ -1,107 +1,239 @@
 /**
  * A recipe's scripts: run in the sandbox, in the order and with the environment mkosi documents.
  *
- * Scripts whose name ends in `.chroot` see the image as `/`. The others see it at `$BUILDROOT` and run with the image's
- * own programs, because nothing of the host is there. No network, no keys, no path of the host but the recipe's folder.
+ * Scripts whose name ends in `.chroot` see the image as `/`. The others see it at `$BUILDROOT` and run with the programs of
+ * a locked tools tree, because an image may hold next to none. No path of the host but the recipe's sources, no keys, and
+ * no network unless the recipe says `WithNetwork=yes`.
  */
-import { existsSync } from 'node:fs'
-import { mkdir, rmdir } from 'node:fs/promises'
+import { lstatSync } from 'node:fs'
+import { access, chmod, constants, mkdir, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
-import type { Recipe } from '../recipe/recipe.ts'
-import { runInSandbox } from '../run/sandbox.ts'
+import { withoutNewFolders } from '../image/system/programs.ts'
+import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
+import { runInSandbox, type Sandbox } from '../run/sandbox.ts'
+import { BUILD_ROOT, CHROOT, commandsOf, configJson, environmentOf, type Phase, scriptPath } from './script-environment.ts'
 
-export type Phase = 'prepare' | 'postinst' | 'finalize' | 'postoutput'
+export type { Phase } from './script-environment.ts'
 
 export interface ScriptPlaces {
   recipe: Recipe
-  /** The image being made. */
-  root: string
-  /** Where artifacts will go; scripts may add their own. */
+  image: ImageRecipe
+  /** The image being made; phases outside of it (sync, postoutput, clean, configure) need none. */
+  root?: string | undefined
+  /** The programs that plain scripts run with: a tools tree. The image's own where none is given. */
+  tools?: string | undefined
+  /** `$OUTPUTDIR`: where artifacts will go; scripts may add their own. */
   output: string
-  /** Writable folder that scripts share. */
-  build: string
-  /** The keys: scripts see an empty folder where the recipe's folder holds them. */
-  keys: string
-  /** A folder with nothing in it. */
-  empty: string
+  /** `$BUILDDIR`: kept between builds where the recipe names a folder. */
+  build?: string | undefined
+  /** `$DESTDIR` */
+  dest: string
+  /** `$ARTIFACTDIR` and `$PACKAGEDIR` */
+  artifacts: string
+  packages: string
+  /** The keys: scripts see an empty folder where the sources hold them. */
+  keys?: string | undefined
+  /** A folder for what this module puts in place for scripts. */
+  scratch: string
   epoch: number
 }
 
-const ARGUMENTS: Record<Phase, string> = { prepare: 'final', postinst: 'final', finalize: 'final', postoutput: '' }
+/** Whether a script runs outside the image, and so wants a tools tree. */
+export const isPlain = (script: string): boolean => !script.endsWith('.chroot')
 
-export async function runScripts(phase: Phase, scripts: readonly string[], places: ScriptPlaces, report: Report): Promise<void> {
+/** Whether any script of an image runs outside of it. */
+export function needsScriptTools({ settings }: ImageRecipe): boolean {
+  const { configureScripts, syncScripts, prepareScripts, buildScripts, postInstallationScripts } = settings
+  const { finalizeScripts, postOutputScripts, cleanScripts } = settings
+  const inside = [...prepareScripts, ...buildScripts, ...postInstallationScripts, ...finalizeScripts]
+  const outside = [...configureScripts, ...syncScripts, ...postOutputScripts, ...cleanScripts]
+  return outside.length > 0 || inside.some(isPlain)
+}
+
+const ARGUMENTS: Partial<Record<Phase, readonly string[]>> = { sync: ['final'], prepare: ['final'], postinst: ['final'] }
+const OUTSIDE: readonly Phase[] = ['configure', 'sync', 'postoutput', 'clean']
+
+/** Runs the scripts of a phase, one after the other. */
+export async function runScripts(
+  phase: Phase,
+  scripts: readonly string[],
+  places: ScriptPlaces,
+  report: Report,
+  options: { arguments?: readonly string[]; input?: string } = {},
+): Promise<string> {
+  let printed = ''
+  if (scripts.length === 0) return printed
+  await rm(join(places.scratch, 'overlays'), { recursive: true, force: true })
   for (const script of scripts) {
-    if (!existsSync(script)) throw new Fault('missing', `Cannot run ${phase} script: ${script} does not exist`)
-    await report.step(`Run ${basename(script)}`, () => runScript(phase, script, places))
+    await checkScript(phase, script, places)
+    printed = await report.step(`Run ${basename(script)}`, (report) =>
+      runScript(phase, script, options.arguments ?? ARGUMENTS[phase] ?? [], places, report, printed || options.input),
+    )
+  }
+  return printed
+}
+
+async function checkScript(phase: Phase, script: string, { image }: ScriptPlaces): Promise<void> {
+  const there = await stat(script).catch(() => undefined)
+  if (!there?.isFile()) throw new Fault('missing', `Cannot run ${phase} script: ${script} does not exist`)
+  if (await access(script, constants.X_OK).then(...YES_NO)) return
+  if (!image.settings.makeScriptsExecutable)
+    throw new Fault('recipe', `Cannot run ${phase} script: ${script} is not executable`, { hint: `chmod +x ${script}` })
+  await chmod(script, there.mode | 0o100)
+}
+const YES_NO = [() => true, () => false] as const
+
+async function runScript(
+  phase: Phase,
+  script: string,
+  args: readonly string[],
+  places: ScriptPlaces,
+  report: Report,
+  input: string | undefined,
+): Promise<string> {
+  const { root } = places
+  const sandbox = await sandboxOf(phase, script, places)
+  const log: Buffer[] = []
+  const lines = lineTeller(report)
+  const run = () =>
+    runInSandbox(sandbox, [scriptPath(phase), ...args], {
+      allowFailure: true,
+      ...(phase === 'configure' && input !== undefined ? { input } : {}),
+      onOutput(bytes) {
+        log.push(bytes)
+        if (phase !== 'configure') lines(bytes)
+      },
+    })
+  const outcome = await (root === undefined ? run() : withoutNewFolders(root, run, ['/work', '/var/tmp', '/etc/resolv.conf']))
+  if (outcome.exitCode === 0) return outcome.stdout
+  throw scriptFault(phase, script, outcome.exitCode, Buffer.concat(log).toString(), places)
+}
+
+/** What a script prints goes to the report as it comes, line by line. */
+function lineTeller(report: Report): (bytes: Buffer) => void {
+  let rest = ''
+  return (bytes) => {
+    const lines = (rest + bytes.toString()).split('\n')
+    rest = lines.pop()!.slice(0, 1000)
+    for (const line of lines) if (line.trim() !== '') report.tell({ type: 'note', level: 'info', message: printable(line) })
   }
 }
 
-async function runScript(phase: Phase, script: string, places: ScriptPlaces): Promise<void> {
-  const { recipe, root } = places
-  const inside = script.endsWith('.chroot')
-  const buildRoot = inside ? '/' : '/buildroot'
-  const target = `/work/${basename(script)}`
-  const outcome = await runInSandbox(
-    {
-      root,
-      writable: true,
-      tmpfs: ['/tmp', '/run', '/var/tmp', '/work'],
-      workdir: '/work/src',
-      env: environment(phase, places, buildRoot),
-      binds: [
-        { source: recipe.directory, target: '/work/src' },
-        ...hidden(places),
-        { source: places.build, target: '/work/build', writable: true },
-        { source: places.output, target: '/work/out', writable: true },
-        { source: script, target },
-        ...(inside ? [] : [{ source: root, target: '/buildroot', writable: true }]),
-      ],
-    },
-    ARGUMENTS[phase] === '' ? [target] : [target, ARGUMENTS[phase]],
-    { allowFailure: true },
-  )
-  await removeMountPoints(root, inside ? [] : ['buildroot'])
-  if (outcome.exitCode === 0) return
-  const said = `${outcome.stdout}${outcome.stderr}`.trim().split('\n').slice(-20).join('\n')
-  throw new Fault('tool', `Cannot run ${phase} script ${script}: it exited with ${outcome.exitCode}\n${said}`)
+const printable = (line: string): string => line.replace(/\t/g, ' ').replace(/\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]/g, '')
+
+function scriptFault(phase: Phase, script: string, code: number, output: string, { recipe, image }: ScriptPlaces): Fault {
+  const tail = output.trim().split('\n').slice(-20).map(printable).join('\n')
+  const how = code > 128 && code < 193 ? `signal ${code - 128} ended it` : `it exited with ${code}`
+  const network = /resolve host|Name or service not known|network is unreachable|name resolution/i.test(output)
+  const hint = network && !image.settings.withNetwork ? `bisque build ${recipe.directory} --set WithNetwork=yes` : undefined
+  return new Fault('tool', `Cannot run ${phase} script ${script}: ${how}\n${tail}`, hint === undefined ? {} : { hint })
 }
 
-/** Covers the keys with an empty folder, where they lie below what is bound. */
-function hidden({ recipe, keys, empty }: ScriptPlaces): { source: string; target: string }[] {
-  const below = relative(recipe.directory, keys)
-  return below === '' || below.startsWith('..') ? [] : [{ source: empty, target: join('/work/src', below) }]
-}
-
-/** Source: mkosi(1), "Environment variables set for scripts". */
-function environment(phase: Phase, places: ScriptPlaces, buildRoot: string): Record<string, string> {
-  const { settings, profiles } = places.recipe
+async function sandboxOf(phase: Phase, script: string, places: ScriptPlaces): Promise<Sandbox> {
+  const { image, root, tools, build, artifacts, packages, output, dest, epoch } = places
+  const inImage = root !== undefined && !OUTSIDE.includes(phase)
+  const inside = inImage && !isPlain(script)
+  const world = inside ? root : (tools ?? root)
+  if (world === undefined) throw new Error(`a ${phase} script needs a tools tree`)
+  const chroots = inImage && !inside && world !== root
+  const own = await putInPlace(places, chroots)
+  const env = await environmentOf(phase, {
+    image,
+    profiles: places.recipe.profiles,
+    epoch,
+    hasBuildFolder: build !== undefined,
+    inside,
+  })
+  const bind = (source: string, target: string, writable = false) => ({ source, target, writable })
+  const sources = await sourceMounts(phase, places)
+  const { withNetwork } = image.settings
   return {
-    ARCHITECTURE: settings.architecture,
-    QEMU_ARCHITECTURE: 'x86_64',
-    DISTRIBUTION: settings.distribution,
-    DISTRIBUTION_ARCHITECTURE: 'amd64',
-    RELEASE: settings.release,
-    ...(settings.imageId === undefined ? {} : { IMAGE_ID: settings.imageId }),
-    ...(settings.imageVersion === undefined ? {} : { IMAGE_VERSION: settings.imageVersion }),
-    PROFILES: profiles.join(' '),
-    SRCDIR: '/work/src',
-    BUILDDIR: '/work/build',
-    OUTPUTDIR: '/work/out',
-    ...(phase === 'postoutput' ? {} : { BUILDROOT: buildRoot, CHROOT_SCRIPT: `/work/${phase}` }),
-    WITH_DOCS: settings.withDocs ? '1' : '0',
-    WITH_NETWORK: '0',
-    SOURCE_DATE_EPOCH: String(places.epoch),
-    ...settings.environment,
+    root: world,
+    writable: world === root,
+    tmpfs: ['/tmp', '/run', '/var/tmp', '/work'],
+    workdir: '/work/src',
+    network: withNetwork,
+    env,
+    overlays: sources.overlays,
+    binds: [
+      ...sources.binds,
+      ...(phase === 'configure' ? [] : [bind(own.config, '/work/config.json')]),
+      bind(own.commands, '/work/bin'),
+      ...(build !== undefined ? [bind(build, '/work/build', phase === 'build' || image.settings.hermeticUsr)] : []),
+      ...(phase === 'build' ? [bind(dest, '/work/dest', true)] : []),
+      ...(phase === 'sync' || phase === 'configure' ? [] : [bind(output, '/work/out', true)]),
+      ...(inImage ? [bind(artifacts, '/work/artifacts', true), bind(packages, '/work/packages', true)] : []),
+      bind(script, scriptPath(phase)),
+      ...(withNetwork ? [bind('/etc/resolv.conf', '/etc/resolv.conf')] : []),
+      ...(inImage && !inside ? [bind(root, BUILD_ROOT, true)] : []),
+    ],
+    chroots: chroots ? [{ root, target: CHROOT, shared: ['/work', '/var/tmp'] }] : [],
   }
 }
 
-async function removeMountPoints(root: string, names: readonly string[]): Promise<void> {
-  for (const name of [...names, 'work']) await rmdir(join(root, name)).catch(() => {})
+/** The files that scripts find below /work, made anew. */
+async function putInPlace(places: ScriptPlaces, chroots: boolean): Promise<{ config: string; commands: string }> {
+  const { scratch } = places
+  const config = join(scratch, 'config.json')
+  const commands = join(scratch, chroots ? 'commands' : 'commands-inside')
+  await mkdir(commands, { recursive: true })
+  await writeFile(config, configJson(places.image))
+  for (const [name, text] of Object.entries(commandsOf({ chroots }))) await writeFile(join(commands, name), text, { mode: 0o755 })
+  return { config, commands }
 }
 
-/** Makes the folders scripts expect. */
-export async function prepareScriptFolders(places: Pick<ScriptPlaces, 'build' | 'output' | 'empty'>): Promise<void> {
-  for (const folder of [places.build, places.output, places.empty]) await mkdir(folder, { recursive: true })
+/**
+ * Where scripts see the sources. What a script changes there is dropped, or, in a recipe.ts that does not ask for it,
+ * refused; only sync scripts, which are there to bring sources up to date, change them for good.
+ */
+async function sourceMounts(phase: Phase, places: ScriptPlaces): Promise<Required<Pick<Sandbox, 'binds' | 'overlays'>>> {
+  const { recipe, image, scratch, build } = places
+  const { buildSources, buildSourcesEphemeral, hermeticUsr } = image.settings
+  const given = buildSources.length > 0 || !hermeticUsr ? buildSources : [{ source: recipe.directory, target: '/' }]
+  const sources = given.map(({ source, target }) => ({ source, target: join('/work/src', target).replace(/\/$/, '') }))
+  const isFixed = phase === 'sync' || phase === 'configure' || (hermeticUsr && buildSourcesEphemeral === 'no')
+  const binds: { source: string; target: string; writable?: boolean }[] = []
+  if (!sources.some(({ target }) => target === '/work/src')) {
+    const source = join(scratch, 'src')
+    await mkdir(source, { recursive: true })
+    binds.push({ source, target: '/work/src', writable: true })
+  }
+  const overlays: { source: string; target: string; upper: string; work: string }[] = []
+  for (const [i, { source, target }] of sources.entries()) {
+    if (!lstatSync(source, { throwIfNoEntry: false }))
+      throw new Fault('missing', `Cannot run ${phase} scripts: ${source} of BuildSources= does not exist`)
+    if (isFixed) binds.push({ source, target, writable: phase === 'sync' })
+    else {
+      const keep = buildSourcesEphemeral === 'buildcache' ? build : undefined
+      const upper = keep === undefined ? join(scratch, 'overlays', `${i}`) : join(keep, `mkosi.buildovl.${basename(source)}`)
+      const work = `${upper}-workdir`
+      await rm(work, { recursive: true, force: true })
+      for (const folder of [upper, work]) await mkdir(folder, { recursive: true })
+      overlays.push({ source, target, upper, work })
+    }
+  }
+  return { overlays, binds: [...binds, ...(await hiddenKeys(sources, places))] }
+}
+
+/** Covers keys with nothing, where they lie in what scripts see. */
+async function hiddenKeys(
+  sources: readonly { source: string; target: string }[],
+  { recipe, image, keys, scratch }: ScriptPlaces,
+): Promise<{ source: string; target: string }[]> {
+  const { secureBootKey, verityKey, signExpectedPcrKey } = image.settings
+  const secrets = [keys, secureBootKey, verityKey, signExpectedPcrKey, join(recipe.directory, 'mkosi.key')]
+  const [folder, file] = [join(scratch, 'empty'), join(scratch, 'nothing')]
+  await mkdir(folder, { recursive: true })
+  await writeFile(file, '')
+  return [...new Set(secrets)].flatMap((secret) => {
+    const found = secret === undefined ? undefined : lstatSync(secret, { throwIfNoEntry: false })
+    if (secret === undefined || found === undefined) return []
+    return sources.flatMap(({ source, target }) => {
+      const below = relative(source, secret)
+      if (below === '' || below.startsWith('..')) return []
+      return [{ source: found.isDirectory() ? folder : file, target: join(target, below) }]
+    })
+  })
 }

@@ -1,87 +1,189 @@
-/** System: packages, files and scripts of a recipe, installed into a root and read back as a Tree. */
+/**
+ * System: packages, files and scripts of an image, installed into a root and read back as a Tree.
+ *
+ * The order is mkosi's (mkosi(1), "EXECUTION FLOW"). A recipe with a hermetic /usr ends with its scripts, as src/image/usr.ts
+ * does the rest; otherwise the root is finished here, on disk, where the later scripts see it.
+ */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import type { Report } from '../base/report.ts'
-import { installDebian, withoutDocs } from '../packages/deb/install.ts'
+import { type Installation, installDebian, withoutDocs } from '../packages/deb/install.ts'
 import type { FetchedPackage } from '../packages/package.ts'
-import type { Recipe } from '../recipe/recipe.ts'
+import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import type { TreeSource } from '../recipe/type.ts'
+import { run, SYSTEM_PATH } from '../run/process.ts'
+import { addTree } from '../tree/add.ts'
 import { readTree } from '../tree/from-disk.ts'
-import { writeTree } from '../tree/to-disk.ts'
 import type { Inode, Tree } from '../tree/tree.ts'
-import { prepareScriptFolders, runScripts, type ScriptPlaces } from './scripts.ts'
+import { finishRoot, indexRoot, prepareRoot, removeFiles, withoutBase, withoutTraces } from './finish.ts'
+import { runScripts, type ScriptPlaces } from './scripts.ts'
 
 export interface SystemInput {
   recipe: Recipe
+  /** The image of the recipe to make; the main one unless given. */
+  image?: ImageRecipe
   packages: readonly FetchedPackage[]
+  /** What build scripts see beside those. */
+  buildPackages?: readonly FetchedPackage[]
+  /** Programs for scripts that run outside the image: the tools tree `scripts`; see `needsScriptTools()`. */
+  tools?: string | undefined
   /** Folder of the signing keys, which no script may see. */
   keys: string
+  /** Certificate that signed root hashes will be checked against, as a PEM file. */
+  verityCertificate?: string | undefined
+  /** crypt(3) hash of root's password. */
+  rootPasswordHash?: string | undefined
   /** Empty folder on the disk of the work folder. */
   work: string
+  /** `$OUTPUTDIR`, a folder in `work` unless given. */
+  output?: string | undefined
+  /** Folders that hold what earlier images of this build made: looked at before the recipe's output folder. */
+  earlier?: readonly string[]
+  /** `$ARTIFACTDIR` and `$PACKAGEDIR`, which all images of a build share; folders in `work` unless given. */
+  artifacts?: string | undefined
+  packageFolder?: string | undefined
   epoch: number
 }
 
-/** The whole system of the image, as the recipe describes it. */
-export async function makeSystem(input: SystemInput, report: Report): Promise<Tree> {
-  const { recipe, packages, work, epoch } = input
-  const { settings } = recipe
-  const places: ScriptPlaces = {
-    recipe,
-    root: join(work, 'root'),
-    build: join(work, 'build'),
-    output: join(work, 'output'),
-    empty: join(work, 'empty'),
-    keys: input.keys,
-    epoch,
+export interface System {
+  tree: Tree
+  /** Where its files are. */
+  root: string
+  /** Boot loader, kernels and microcode as they were before anything was removed, in their places. */
+  boot: Tree
+  /** Folder with what scripts left for the UKI: `io.mkosi.initrd/`, `io.mkosi.microcode/`. */
+  artifacts: string
+}
+
+/** The whole system of an image, as the recipe describes it. */
+export async function makeSystem(input: SystemInput, report: Report): Promise<System> {
+  const { recipe, work, epoch } = input
+  const image = input.image ?? recipe
+  const { settings } = image
+  const places = await placesOf(input, image)
+  const { root } = places
+  const devices = new Map<string, Inode>()
+  const bases = settings.baseTrees.map((path) => whereNow(path, input, image))
+  for (const source of bases) {
+    await report.step(`Copy ${source}`, () => addTree(root, { source, target: '/', keep: true }, epoch))
   }
-  await mkdir(places.root, { recursive: true })
-  await prepareScriptFolders(places)
-  await addTrees(settings.skeletonTrees, places.root, epoch, report)
-  const { devices } = await report.step('Install packages', (report) =>
-    installDebian({ root: places.root, packages, epoch, ...(settings.withDocs ? {} : { exclude: withoutDocs }) }, report),
-  )
+  await addTrees(settings.skeletonTrees, places, input, report)
+  const isInstalled = input.packages.length > 0 && bases.length === 0
+  if (!settings.hermeticUsr && isInstalled) await prepareRoot(image, root, 'before')
+  const install = async (into: string, packages: readonly FetchedPackage[], name: string) => {
+    if (packages.length === 0) return
+    await report.step(name, async (report) => {
+      const installed = await installDebian(installationOf(image, into, packages, epoch), report)
+      if (into === root) for (const [path, inode] of installed.devices) devices.set(path, inode)
+    })
+  }
+  await install(root, input.packages, 'Install packages')
+  if (!settings.hermeticUsr) await prepareRoot(image, root, isInstalled ? 'after' : 'based')
   await runScripts('prepare', settings.prepareScripts, places, report)
-  await addTrees(settings.extraTrees, places.root, epoch, report)
+  if (settings.buildScripts.length > 0) await runBuild(places, input, install, report)
+  if (!settings.hermeticUsr) await indexRoot(image, places, report)
+  if (existsSync(places.dest)) await addTree(root, { source: places.dest, target: '/', keep: true }, epoch)
+  await addTrees(settings.extraTrees, places, input, report)
   await runScripts('postinst', settings.postInstallationScripts, places, report)
+  const boot = settings.hermeticUsr ? undefined : await finishRoot({ ...input, image, root, saved: join(work, 'boot') }, report)
   await runScripts('finalize', settings.finalizeScripts, places, report)
-  const tree = await report.step('Read tree', () => readTree(places.root, { extra: devices }))
-  return withoutFiles(tree, settings.removeFiles)
+  if (settings.hermeticUsr) await removeFiles(root, settings.removeFiles)
+  const read = await report.step('Read tree', () => readTree(root, { extra: devices }))
+  const upon = settings.overlay ? bases.map((path) => readTree(path)) : []
+  const tree = settings.hermeticUsr ? read : withoutTraces(withoutBase(read, upon), epoch)
+  return { tree, root, boot: boot ?? tree, artifacts: places.artifacts }
 }
 
 /** The system an initrd is made of: packages only. */
-export async function makeInitrdSystem(input: Omit<SystemInput, 'recipe' | 'keys'>, report: Report): Promise<Tree> {
+export async function makeInitrdSystem(
+  input: { packages: readonly FetchedPackage[]; work: string; epoch: number },
+  report: Report,
+): Promise<Tree> {
   const root = join(input.work, 'root')
   await mkdir(root, { recursive: true })
   const { devices } = await installDebian({ root, packages: input.packages, epoch: input.epoch, exclude: withoutDocs }, report)
   return report.step('Read tree', () => readTree(root, { extra: devices }))
 }
 
-/** Copies folders of the recipe into the image: owned by root, modes as they are. */
-async function addTrees(trees: readonly TreeSource[], root: string, epoch: number, report: Report): Promise<void> {
+async function placesOf(input: SystemInput, image: ImageRecipe): Promise<ScriptPlaces & { root: string }> {
+  const { work, recipe, epoch, tools, keys } = input
+  const { settings } = image
+  const places = {
+    ...{ recipe, image, tools, keys, epoch },
+    root: join(work, 'root'),
+    build: settings.buildDirectory === undefined ? undefined : join(settings.buildDirectory, buildKey(image)),
+    output: input.output ?? join(work, 'output'),
+    artifacts: input.artifacts ?? join(work, 'artifacts'),
+    packages: input.packageFolder ?? join(work, 'packages'),
+    dest: join(work, 'dest'),
+    scratch: join(work, 'scratch'),
+  }
+  if (settings.hermeticUsr) places.build ??= join(work, 'build')
+  const { root, build, output, artifacts, packages, scratch } = places
+  for (const folder of [root, output, artifacts, packages, scratch, ...(build === undefined ? [] : [build])])
+    await mkdir(folder, { recursive: true, mode: 0o755 })
+  return places
+}
+
+/** `BuildKey=` with what it stands for: `-` is the folder itself. */
+function buildKey({ name, settings }: ImageRecipe): string {
+  const { buildKey, distribution, release, architecture } = settings
+  if (buildKey === '-') return ''
+  const values: Record<string, string> = { '&': '&', d: distribution, r: release, a: architecture, I: name }
+  return buildKey.replace(/&(.)/g, (all, letter: string) => values[letter] ?? all)
+}
+
+/** Where a path below the output folder lies while the build is under way. */
+function whereNow(path: string, { earlier = [] }: SystemInput, { settings }: ImageRecipe): string {
+  const below = relative(settings.outputDirectory, path)
+  if (below === '' || below.startsWith('..')) return path
+  return earlier.map((folder) => join(folder, below)).find((candidate) => existsSync(candidate)) ?? path
+}
+
+async function addTrees(
+  trees: readonly TreeSource[],
+  places: { root: string; image: ImageRecipe },
+  input: SystemInput,
+  report: Report,
+) {
   for (const { source, target } of trees) {
-    await report.step(`Add ${source}`, async () => {
-      const prefix = target.replace(/^\/+|\/+$/g, '')
-      const found = new Map<string, Inode>()
-      for (const [path, inode] of readTree(source)) {
-        const place = [prefix, path].filter((part) => part !== '').join('/')
-        found.set(place, { ...inode, uid: 0, gid: 0, mtime: epoch })
-      }
-      found.delete('')
-      await writeTree(found, root)
-    })
+    const now = whereNow(source, input, places.image)
+    await report.step(`Add ${source}`, () => addTree(places.root, { source: now, target }, input.epoch))
   }
 }
 
-/** A tree without the paths (and what lies below them) that globs name. */
-export function withoutFiles(tree: Tree, globs: readonly string[]): Tree {
-  if (globs.length === 0) return tree
-  const patterns = globs.map((glob) => globPattern(glob.replace(/^\/+|\/+$/g, '')))
-  return new Map([...tree].filter(([path]) => !patterns.some((pattern) => pattern.test(path))))
+function installationOf(image: ImageRecipe, root: string, packages: readonly FetchedPackage[], epoch: number): Installation {
+  const { settings } = image
+  return {
+    root,
+    packages,
+    epoch,
+    ...(settings.withDocs ? {} : { exclude: withoutDocs }),
+    // the database is compiled once, at the end
+    ...(settings.hermeticUsr ? {} : { env: { SYSTEMD_HWDB_UPDATE_BYPASS: '1', ...settings.environment } }),
+  }
 }
 
-function globPattern(glob: string): RegExp {
-  const source = glob
-    .replace(/[.+^${}()|\\]/g, '\\$&')
-    .replace(/\*\*|\*|\?/g, (star) => (star === '**' ? '.*' : star === '*' ? '[^/]*' : '[^/]'))
-  return new RegExp(`^${source}(?:/.*)?$`)
+/**
+ * Build scripts see the image with the build packages upon it, and leave what they make in `$DESTDIR`. What else they
+ * change is dropped: they work on a copy.
+ */
+async function runBuild(
+  places: ScriptPlaces & { root: string },
+  input: SystemInput,
+  install: (root: string, packages: readonly FetchedPackage[], name: string) => Promise<void>,
+  report: Report,
+): Promise<void> {
+  const { settings } = places.image
+  const root = join(input.work, 'build-root')
+  await report.step('Copy the image for build scripts', () =>
+    run(['cp', '--archive', '--reflink=auto', places.root, root], { env: { PATH: SYSTEM_PATH } }),
+  )
+  await install(root, input.buildPackages ?? [], 'Install build packages')
+  await mkdir(places.dest, { mode: 0o755 })
+  const upon = { ...places, root }
+  await runScripts('prepare', settings.prepareScripts, upon, report, { arguments: ['build'] })
+  await runScripts('build', settings.buildScripts, upon, report)
+  await run(['rm', '--recursive', '--force', '--one-file-system', root], { env: { PATH: SYSTEM_PATH } })
 }

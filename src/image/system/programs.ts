@@ -6,7 +6,7 @@
  * out and said so, as mkosi does. Source: mkosi(1), "Execution flow"; sysusers.d(5), tmpfiles.d(5), systemd.preset(5).
  */
 import { existsSync, lstatSync, readFileSync, rmSync } from 'node:fs'
-import { mkdir, rmdir, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, rm, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Fault } from '../../base/fault.ts'
 import type { Report } from '../../base/report.ts'
@@ -179,8 +179,14 @@ export async function withoutNewFolders<T>(root: string, body: () => Promise<T>,
   try {
     return await body()
   } finally {
-    for (const path of absent) await rmdir(inside(root, path)).catch(() => {})
+    for (const path of absent) await rmdir(inside(root, path)).catch(() => removeEmpty(inside(root, path)))
   }
+}
+
+/** A file that was made to be mounted over is empty. */
+async function removeEmpty(path: string): Promise<void> {
+  const stat = lstatSync(path, { throwIfNoEntry: false })
+  if (stat?.isFile() && stat.size === 0) await rm(path)
 }
 
 /** Writes a file of the image anew, with the folders above it. */
@@ -188,5 +194,6 @@ export async function writeInside(root: string, path: string, text: string | Uin
   const at = `${root}/${resolveInside(root, `/${path}`)}`
   await mkdir(join(at, '..'), { recursive: true, mode: 0o755 })
   rmSync(at, { force: true })
-  await writeFile(at, text, { mode, flag: 'wx' })
+  await writeFile(at, text, { flag: 'wx' })
+  await chmod(at, mode)
 }

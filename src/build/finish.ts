@@ -1,0 +1,283 @@
+/**
+ * Finishing a root that is not a hermetic /usr, as mkosi does after the postinst scripts: what settings ask for, what
+ * systemd's programs make of it, what is removed at the end. Source: mkosi(1), "EXECUTION FLOW".
+ */
+import { existsSync, lstatSync } from 'node:fs'
+import { link, mkdir, readFile, rm, symlink, utimes } from 'node:fs/promises'
+import { basename, dirname, extname, join } from 'node:path'
+import type { Report } from '../base/report.ts'
+import { findGlob } from '../image/system/globs.ts'
+import { installedKernels, placeKernels } from '../image/system/kernel.ts'
+import { extensionRelease, withFields } from '../image/system/os-release.ts'
+import * as programs from '../image/system/programs.ts'
+import { programIn, writeInside } from '../image/system/programs.ts'
+import { AUTOLOGIN, type Files, SSH } from '../image/system/units.ts'
+import type { ImageRecipe } from '../recipe/recipe.ts'
+import { resolveInside } from '../run/inside.ts'
+import { run, SYSTEM_PATH } from '../run/process.ts'
+import { readTree } from '../tree/from-disk.ts'
+import { type Inode, parentOf, type Tree } from '../tree/tree.ts'
+import { removePackages } from './remove.ts'
+
+const EXTENSIONS = ['sysext', 'confext', 'addon']
+
+const isExtension = ({ settings }: ImageRecipe): boolean => settings.overlay || EXTENSIONS.includes(settings.format)
+const isExtensionOrPortable = (image: ImageRecipe): boolean => isExtension(image) || image.settings.format === 'portable'
+
+const at = (root: string, path: string): string => `${root}/${resolveInside(root, `/${path}`)}`
+const exists = (root: string, path: string): boolean => lstatSync(at(root, path), { throwIfNoEntry: false }) !== undefined
+
+/** State of one machine, which packages may have made while they were configured. */
+const MACHINE_STATE = [
+  'var/lib/systemd/random-seed',
+  'var/lib/systemd/credential.secret',
+  'etc/machine-info',
+  'var/lib/dbus/machine-id',
+]
+
+/**
+ * What mkosi puts into a root that packages are installed into: a machine id that is still to be made, mount points for
+ * the boot partitions, and a word for kernel-install. `before` and `after` the packages; `based` upon a tree that has all.
+ */
+export async function prepareRoot(image: ImageRecipe, root: string, when: 'before' | 'after' | 'based'): Promise<void> {
+  if (isExtension(image)) return
+  if (when !== 'based') await writeMachineId(image, root, when)
+  if (when === 'before') return
+  if (when === 'after') {
+    for (const folder of ['efi', 'boot']) await mkdir(at(root, folder), { recursive: true, mode: 0o500 })
+    await mkdir(at(root, 'boot/loader'), { recursive: true, mode: 0o700 })
+    if (!exists(root, 'boot/loader/entries.srel')) await writeInside(root, 'boot/loader/entries.srel', 'type1\n', 0o600)
+  }
+  for (const path of MACHINE_STATE) await rm(at(root, path), { force: true })
+}
+
+/** Before the packages, so that none makes one of its own; and after, because one does all the same. */
+async function writeMachineId({ settings }: ImageRecipe, root: string, when: 'before' | 'after'): Promise<void> {
+  if (when === 'after' && !exists(root, 'etc')) return
+  await writeInside(root, 'etc/machine-id', `${settings.machineId?.replaceAll('-', '') ?? 'uninitialized'}\n`, 0o444)
+}
+
+export interface Places {
+  root: string
+  tools?: string | undefined
+  epoch: number
+}
+
+const installed = (image: ImageRecipe, { root, tools, epoch }: Places): programs.Installed => ({
+  root,
+  tools,
+  epoch,
+  env: image.settings.environment,
+})
+
+/** Kernels in their places with their modules indexed, and the hardware database: before build and postinst scripts. */
+export async function indexRoot(image: ImageRecipe, places: Places, report: Report): Promise<void> {
+  await placeKernels(places.root)
+  if (!image.settings.overlay && !isExtensionOrPortable(image)) await indexModules(image, places, report)
+  if (!isExtension(image)) await programs.runHwdb(installed(image, places), report)
+}
+
+async function indexModules(image: ImageRecipe, places: Places, report: Report): Promise<void> {
+  for (const kernel of installedKernels(places.root)) {
+    const folder = join(places.root, 'usr/lib/modules', kernel)
+    const indexes = ['modules.dep', 'modules.dep.bin', 'modules.symbols', 'modules.symbols.bin']
+    if (indexes.every((name) => existsSync(join(folder, name))) && !(await isStale(folder))) continue
+    if (programIn(places.root, 'depmod') === undefined) {
+      report.tell({ type: 'note', level: 'warning', message: `depmod is not in the image: no index of ${kernel}'s modules` })
+      continue
+    }
+    await programs.runDepmod(kernel, installed(image, places), report)
+  }
+}
+
+/** Is a module newer than the index? */
+async function isStale(folder: string): Promise<boolean> {
+  const { mtimeMs } = lstatSync(join(folder, 'modules.dep'))
+  const { stdout } = await run(
+    ['find', folder, '-name', '*.ko*', '-newermt', new Date(mtimeMs).toISOString(), '-print', '-quit'],
+    {
+      env: { PATH: SYSTEM_PATH },
+    },
+  )
+  return stdout !== ''
+}
+
+export interface Finish extends Places {
+  image: ImageRecipe
+  verityCertificate?: string | undefined
+  rootPasswordHash?: string | undefined
+  /** Folder for the parts a boot partition is made of. */
+  saved: string
+}
+
+/** Everything between the postinst and the finalize scripts. Answers with what boots, as it was before files went. */
+export async function finishRoot(finish: Finish, report: Report): Promise<Tree> {
+  const { image, root } = finish
+  const { settings } = image
+  const here = installed(image, finish)
+  await placeKernels(root)
+  await report.step('Write settings', () => writeSettings(finish))
+  if (!isExtension(image)) {
+    await programs.runLocaleGen(here, report)
+    await programs.runSysusers(here, report)
+    await programs.runTmpfiles(here, report)
+    await programs.runPresets(here, report)
+  }
+  if (!isExtensionOrPortable(image)) {
+    await indexModules(image, finish, report)
+    const { locale, localeMessages, keymap, timezone, hostname, rootShell } = settings
+    const credentials = !(settings.format === 'cpio' && settings.makeInitrd)
+    const answers = { locale, localeMessages, keymap, timezone, hostname, rootShell }
+    await programs.runFirstboot({ ...answers, rootPasswordHash: finish.rootPasswordHash, credentials }, here, report)
+  }
+  const boot = await saveBoot(root, finish.saved)
+  await removePackages(here, settings.removePackages, report)
+  await cleanPackageMetadata(image, root)
+  await removeFiles(root, settings.removeFiles)
+  if (isExtension(image))
+    await run(['find', root, '-mindepth', '1', '-type', 'd', '-empty', '-delete'], { env: { PATH: SYSTEM_PATH } })
+  return boot
+}
+
+async function writeSettings({ image, root, epoch, verityCertificate }: Finish): Promise<void> {
+  const { settings } = image
+  const write = async (files: Files) => {
+    for (const [path, text] of Object.entries(files)) await writeInside(root, path, text)
+  }
+  if (settings.autologin) await write(AUTOLOGIN)
+  if (!isExtension(image)) await writeRelease(image, root)
+  await writeExtensionRelease(image, root)
+  if (!isExtensionOrPortable(image)) await writeInitrdLinks(image, root)
+  if (wantsSsh(image, root)) await write(SSH)
+  if (!isExtension(image)) {
+    if (!exists(root, 'usr/lib/clock-epoch')) await writeInside(root, 'usr/lib/clock-epoch', '')
+    await utimes(at(root, 'usr/lib/clock-epoch'), epoch, epoch)
+  }
+  if (verityCertificate !== undefined && !isExtensionOrPortable(image)) {
+    const name = `${basename(verityCertificate, extname(verityCertificate))}.crt`
+    await writeInside(root, `usr/lib/verity.d/${name}`, await readFile(verityCertificate))
+  }
+  if (settings.format === 'portable') await writeMountPoints(root)
+}
+
+/** Without that setting, and where systemd makes such a socket by itself, there is none. */
+function wantsSsh({ settings }: ImageRecipe, root: string): boolean {
+  const ssh: string = settings.ssh
+  if (ssh === 'never' || ssh === 'runtime') return false
+  if (ssh === 'always') return true
+  return !exists(root, 'usr/lib/systemd/system-generators/systemd-ssh-generator') && programIn(root, 'sshd') !== undefined
+}
+
+/** Says in os-release which image this is. A link is left alone: what it points at is set in its turn. */
+async function writeRelease({ settings }: ImageRecipe, root: string): Promise<void> {
+  const fields = {
+    IMAGE_ID: settings.imageId,
+    IMAGE_VERSION: settings.imageVersion,
+    DEFAULT_HOSTNAME: settings.hostname,
+    PORTABLE_PREFIXES: settings.environment['PORTABLE_PREFIXES'],
+  }
+  for (const path of ['usr/lib/os-release', 'usr/lib/initrd-release', 'etc/os-release']) {
+    const stat = lstatSync(at(root, path), { throwIfNoEntry: false })
+    if (!stat?.isFile()) continue
+    const text = await readFile(at(root, path), 'utf8')
+    const changed = withFields(text, fields)
+    if (changed !== text) await writeInside(root, path, changed)
+  }
+}
+
+async function writeExtensionRelease({ settings }: ImageRecipe, root: string): Promise<void> {
+  const { format, output, imageId, imageVersion, architecture, environment } = settings
+  if (format !== 'sysext' && format !== 'confext') return
+  const folder = format === 'sysext' ? 'usr/lib' : 'etc'
+  const path = `${folder}/extension-release.d/extension-release.${output}`
+  const read = (path: string) => readFile(at(root, path), 'utf8').catch(() => '')
+  const scope = environment[`${format.toUpperCase()}_SCOPE`]
+  const about = { kind: format, imageId, imageVersion, architecture, scope } as const
+  await writeInside(root, path, extensionRelease(await read(path), await read('usr/lib/os-release'), about))
+}
+
+/** The kernel starts /init of an initrd; systemd tells an initrd by /etc/initrd-release. */
+async function writeInitrdLinks({ settings }: ImageRecipe, root: string): Promise<void> {
+  if (!exists(root, 'init') && exists(root, 'usr/lib/systemd/systemd'))
+    await symlink('/usr/lib/systemd/systemd', at(root, 'init'))
+  if (settings.makeInitrd && !exists(root, 'etc/initrd-release')) {
+    await mkdir(at(root, 'etc'), { recursive: true })
+    await symlink('/etc/os-release', at(root, 'etc/initrd-release'))
+  }
+}
+
+/** Files of /etc that a portable service gets from its host. */
+async function writeMountPoints(root: string): Promise<void> {
+  for (const name of ['passwd', 'group', 'shadow', 'gshadow', 'nsswitch.conf', 'resolv.conf', 'machine-id']) {
+    if (!exists(root, `etc/${name}`)) await writeInside(root, `etc/${name}`, '', name.endsWith('shadow') ? 0o600 : 0o644)
+  }
+}
+
+const BOOT_FILES = [
+  'usr/lib/systemd/boot/efi/*',
+  'usr/lib/modules/*/vmlinu[xz]',
+  'usr/lib/firmware/amd-ucode/*',
+  'usr/lib/firmware/intel-ucode/*',
+]
+
+/** Links what boots to a folder of its own, because packages and files may be removed next. */
+async function saveBoot(root: string, folder: string): Promise<Tree> {
+  await mkdir(folder, { recursive: true })
+  for (const path of BOOT_FILES.flatMap((glob) => findGlob(root, glob))) {
+    if (!lstatSync(`${root}/${path}`).isFile()) continue
+    await mkdir(join(folder, dirname(path)), { recursive: true })
+    await link(`${root}/${path}`, join(folder, path))
+  }
+  return readTree(folder)
+}
+
+const METADATA: readonly [program: string, paths: readonly string[]][] = [
+  ['dpkg', ['var/lib/dpkg']],
+  ['apt', ['var/lib/apt', 'var/cache/apt']],
+]
+
+/** The database of packages goes where nothing in the image would read it; see `CleanPackageMetadata=`. */
+async function cleanPackageMetadata({ settings }: ImageRecipe, root: string): Promise<void> {
+  const wanted = settings.cleanPackageMetadata
+  if (wanted === false || (wanted === 'auto' && (settings.format === 'directory' || settings.format === 'tar'))) return
+  for (const [program, paths] of METADATA) {
+    if (wanted === 'auto' && programIn(root, program) !== undefined) continue
+    for (const path of paths) await rm(at(root, path), { recursive: true, force: true })
+  }
+}
+
+/** Removes what globs name, and all below it. */
+export async function removeFiles(root: string, globs: readonly string[]): Promise<void> {
+  for (const path of globs.flatMap((glob) => findGlob(root, glob))) await rm(`${root}/${path}`, { recursive: true, force: true })
+}
+
+/** An image upon base trees that ships only what differs: none of their files, and of their folders those that hold others. */
+export function withoutBase(tree: Tree, bases: readonly Tree[]): Tree {
+  if (bases.length === 0) return tree
+  const kept = new Map<string, Inode>()
+  const isThere = (path: string) => bases.some((base) => base.has(path))
+  const needed = new Set<string>([''])
+  for (const [path] of tree) {
+    if (isThere(path)) continue
+    for (let above = path; above !== ''; above = parentOf(above)) needed.add(above)
+  }
+  for (const [path, inode] of tree) if (needed.has(path)) kept.set(path, inode)
+  return kept
+}
+
+/** Logs and caches that hold the time of the build, or numbers of its disk: two builds would differ by them alone. */
+const TRACES =
+  /^var\/(?:log\/(?:dpkg|alternatives|bootstrap|fontconfig)\.log|log\/apt\/.*|cache\/ldconfig\/aux-cache|cache\/debconf\/.*-old|lib\/dpkg\/.*-old)$/
+
+/** The tree with no time after `epoch` and without what tells one build from another. Hard links stay hard links. */
+export function withoutTraces(tree: Tree, epoch: number): Tree {
+  const clamped = new Map<Inode, Inode>()
+  const result = new Map<string, Inode>()
+  for (const [path, inode] of tree) {
+    if (TRACES.test(path)) continue
+    const same = clamped.get(inode) ?? (inode.mtime > epoch ? { ...inode, mtime: epoch } : inode)
+    clamped.set(inode, same)
+    result.set(path, same)
+  }
+  return result
+}
