@@ -237,19 +237,21 @@ export function designatorOf(guid: string): { designator: Designator; architectu
   return undefined
 }
 
-/** Attributes systemd-repart gives a new partition of this type. Choices that mean nothing on the type are left out. */
+/** Attributes a new partition of this type gets: `flags`, with the bits that were chosen or are the type's default. */
 export function defaultAttributes(
   type: PartitionType,
   choice: { readOnly?: boolean | undefined; growFileSystem?: boolean | undefined; noAuto?: boolean | undefined } = {},
+  flags = 0n,
 ): bigint {
-  const readOnly = choice.readOnly ?? type.readOnly
-  const grow = choice.growFileSystem ?? (type.growable && !readOnly)
-  const { attributes } = type
-  return (
-    (readOnly && attributes.readOnly ? ATTRIBUTE.readOnly : 0n) |
-    (grow && attributes.growFileSystem ? ATTRIBUTE.growFileSystem : 0n) |
-    (choice.noAuto && attributes.noAuto ? ATTRIBUTE.noAuto : 0n)
-  )
+  const readOnly = choice.readOnly ?? (type.readOnly ? true : undefined)
+  const growFileSystem = choice.growFileSystem ?? (type.growable && !readOnly ? true : undefined)
+  let bits = flags
+  for (const [name, on] of Object.entries({ readOnly, growFileSystem, noAuto: choice.noAuto })) {
+    const attribute = name as keyof typeof ATTRIBUTE
+    if (on === undefined || !type.attributes[attribute]) continue
+    bits = on ? bits | ATTRIBUTE[attribute] : bits & ~ATTRIBUTE[attribute]
+  }
+  return bits
 }
 
 function typeFor(designator: keyof typeof BY_ARCHITECTURE, architecture: PartitionArchitecture): PartitionType {

@@ -4,11 +4,13 @@
  */
 import { type FileHandle, open } from 'node:fs/promises'
 import { Fault } from '../base/fault.ts'
-import { derivedGuid, guidBytes, guidFrom } from '../base/guid.ts'
-import { alignUp } from '../base/size.ts'
-import { type Architecture, type Designator, defaultAttributes, type PartitionType, partitionType } from '../formats/dps.ts'
-import { encodeGpt, FIRST_USABLE_BYTES, type Gpt, gptBackupBytes } from '../formats/gpt.ts'
+import { type Architecture, type Designator, partitionType } from '../formats/dps.ts'
+import { encodeGpt, type Gpt } from '../formats/gpt.ts'
 import type { Content } from '../tree/tree.ts'
+import { emptyDefinition } from './repart/definition.ts'
+import { planPartitions } from './repart/plan.ts'
+
+export { fileSystemGuid, verityGuids } from './repart/guid.ts'
 
 export interface Partition {
   type: Designator
@@ -39,7 +41,8 @@ export interface DiskPlan {
 }
 
 export interface PlannedPartition {
-  type: Designator
+  /** Absent where the type is none of the Discoverable Partitions Specification. */
+  type: Designator | undefined
   typeGuid: string
   typeName: string
   label: string
@@ -48,58 +51,23 @@ export interface PlannedPartition {
   offset: number
   /** A multiple of the grain. */
   sizeBytes: number
+  /** Space after it that is left free. */
+  paddingBytes: number
 }
 
-/** Places partitions one after the other, in the order given. */
+/** Places partitions of known sizes one after the other, in the order given. */
 export function planDisk(partitions: readonly Partition[], options: DiskOptions): DiskPlan {
-  const sectorSize = options.sectorSize ?? 512
-  const grain = options.grain ?? 4096
-  if (!Number.isSafeInteger(grain) || grain < 4096 || (grain & (grain - 1)) !== 0) {
-    throw new Fault('usage', `Cannot align partitions to ${grain} bytes: expected a power of two of at least 4096`)
-  }
-  const seen = new Map<string, number>()
-  let offset = alignUp(FIRST_USABLE_BYTES, grain)
-  const planned = partitions.map((partition): PlannedPartition => {
-    const type = partitionType(partition.type, options.architecture)
-    if (!Number.isSafeInteger(partition.sizeBytes) || partition.sizeBytes <= 0) {
-      throw new Fault('usage', `Cannot place partition ${partition.label ?? type.name}: its size is ${partition.sizeBytes} bytes`)
-    }
-    const before = seen.get(type.guid) ?? 0
-    seen.set(type.guid, before + 1)
-    const placed = {
-      type: partition.type,
-      typeGuid: type.guid,
-      typeName: type.name,
-      label: partition.label ?? (before === 0 ? type.name : `${type.name}-${before + 1}`),
-      guid: partition.guid ?? partitionGuid(options.seed, type, before),
-      attributes: defaultAttributes(type, partition),
-      offset,
-      sizeBytes: alignUp(partition.sizeBytes, grain),
-    }
-    offset += placed.sizeBytes
-    return placed
-  })
-  const sizeBytes = alignUp(offset + gptBackupBytes(sectorSize), 4096)
-  return { sizeBytes, sectorSize, guid: derivedGuid(options.seed, 'disk-uuid'), partitions: planned }
+  const sizes = new Map(
+    partitions.map(({ type, sizeBytes, ...choices }, i) => {
+      const named = partitionType(type, options.architecture)
+      if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0)
+        throw new Fault('usage', `Cannot place partition ${choices.label ?? named.name}: its size is ${sizeBytes} bytes`)
+      const definition = { ...emptyDefinition(`${i}`, named), ...choices, sizeMinBytes: 1, sizeMaxBytes: sizeBytes }
+      return [definition, sizeBytes] as const
+    }),
+  )
+  return planPartitions([...sizes.keys()], (definition) => ({ sizeBytes: sizes.get(definition as never) }), options)
 }
-
-/** The GUID of the `before + 1`-th partition of a type. */
-function partitionGuid(seed: string, type: PartitionType, before: number): string {
-  const count = Buffer.alloc(before === 0 ? 0 : 8)
-  if (before > 0) count.writeBigUInt64LE(BigInt(before))
-  return derivedGuid(seed, Buffer.concat([guidBytes(type.guid), count]))
-}
-
-/** The GUIDs by which a verity pair is found: together they are the root hash. */
-export function verityGuids(rootHash: string): { data: string; hash: string } {
-  if (!/^[0-9a-f]{64}$/.test(rootHash))
-    throw new Fault('usage', `Cannot take GUIDs from root hash ${rootHash}: expected 64 digits`)
-  const bytes = Buffer.from(rootHash, 'hex')
-  return { data: guidFrom(bytes.subarray(0, 16)), hash: guidFrom(bytes.subarray(-16)) }
-}
-
-/** The GUID of the file system in a partition whose own GUID comes from the seed; its first four bytes are a FAT's volume id. */
-export const fileSystemGuid = (partitionGuid: string): string => derivedGuid(partitionGuid, 'file-system-uuid')
 
 /** What a partition's own file is called beside `NAME.raw`: `NAME.usr-x86-64.0a64….raw`. */
 export const splitName = (base: string, partition: PlannedPartition): string =>

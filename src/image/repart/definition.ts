@@ -143,6 +143,12 @@ export function parseDefinitions(sources: readonly DefinitionSource[], options: 
   return definitions
 }
 
+/** A definition with nothing but a type, to be filled by code. */
+export const emptyDefinition = (name: string, type: PartitionType): Definition => {
+  const { type: _, splitName: __, addValidateFs: ___, ...draft } = emptyDraft(name)
+  return { ...draft, type, splitName: '%t', addValidateFs: false }
+}
+
 /** A definition whose settings are read and not yet checked against each other. */
 export interface Draft extends Omit<Definition, 'type' | 'splitName' | 'addValidateFs'> {
   type?: PartitionType
