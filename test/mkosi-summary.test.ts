@@ -44,7 +44,7 @@ const PARTICLEOS_CASES: readonly Case[] = [
   { set: ['Format=uki'] },
   { set: ['Format=directory', 'Bootable=no'] },
   { set: ['Packages=zsh', 'KernelCommandLine=', 'KernelCommandLine=quiet', 'Hostname='] },
-  { set: ['SplitArtifacts=yes', 'InitrdProfiles=lvm,raid', 'InitrdPackages=vim'] },
+  { set: ['SplitArtifacts=yes', 'InitrdProfiles=lvm', 'InitrdProfiles=raid', 'InitrdPackages=vim'] },
   { set: ['RAM=1500M', 'RuntimeSize=5000', 'CPUs=0', 'Environment=A=1 B="x y"', 'Credentials=a=b', 'Seed='] },
 ]
 

@@ -271,7 +271,7 @@ test('defineRecipe() rejects wrong settings in the type checker', async () => {
   // @ts-expect-error: a value of another type
   defineRecipe({ packages: 'systemd' })
   // @ts-expect-error: a setting that is not supported yet
-  defineRecipe({ elTorito: true })
+  defineRecipe({ devicetrees: ['x'] })
   assert.deepEqual(
     defineRecipe({ release: 'trixie', compressOutput: true, sectorSize: 4096, profiles: { a: { packages: ['x'] } } }),
     {

@@ -164,7 +164,6 @@ const presentTrees = list(type.present(treeSource))
 const patterns = list(type.regularExpression)
 const arguments_ = list(string, 'space')
 const quoted = list(string, 'quoted space')
-const keySource = type.matching('a key source such as "file" or "engine:pkcs11"', /^[\w-]+(:.*)?$/)
 
 /** Namespace of the GUIDs that follow from an image's id when no seed is set. */
 const SEED_NAMESPACE = '3c1d2f0a-52f5-4c1c-9a3f-2f9f6c6c1b0e'
@@ -204,6 +203,8 @@ const SPLITTABLE = [
 
 const CACHED = 'every stage is cached by its inputs, so there is nothing to switch'
 const OWN_TOOLS = 'image bytes are written in-process, and the few tools needed come from a locked tools tree'
+const CD = 'for ElTorito=, which is not supported yet'
+const OPENPGP = 'for Sign=, which is not supported yet'
 const MKOSI_VM = 'for mkosi’s own vm verb; see `bisque vm --help`'
 const PROXY = 'downloads use the proxy of the environment (http_proxy, https_proxy, no_proxy)'
 
@@ -235,7 +236,7 @@ export const SETTINGS = {
   /** Resolve against the archive as it was then: `20261123T000000Z`. */
   snapshot:                      row('Distribution', type.matching('a time such as "20261123T000000Z"', /^\d{8}T\d{6}Z$/), { scope: 'universal', resolves: true, files: ['snapshot'], fileText: true }),
   /** One repository to use instead of all of the distribution's. */
-  localMirror:                   later('Distribution', string, { scope: 'universal' }),
+  localMirror:                   later('Distribution', string, { scope: 'universal', reason: 'use Mirror= for another server, PackageDirectories= for packages in a folder' }),
   /** Whether signatures of repositories are checked: always. */
   repositoryKeyCheck:            row('Distribution', always(true, 'nothing is used that no pinned key signed'), { scope: 'multiversal', default: true }),
   /** Whether to fetch the distribution's keys. */
@@ -281,13 +282,13 @@ export const SETTINGS = {
   /** GUID that all others follow from. Follows from the image's id by default, where mkosi draws one at random. */
   seed:                          row('Output', type.seed, { files: ['seed'], fileText: true, defaultFrom: (get) => derivedGuid(SEED_NAMESPACE, seedOf(get)) }),
   /** Make the image bootable from a CD. */
-  elTorito:                      later('Output', feature),
+  elTorito:                      row('Output', type.refusing(feature, (on) => (on === true ? 'images that boot from a CD are not supported yet; disk images boot from a USB stick' : undefined)), { default: 'auto' }),
   /** System identifier of the CD. */
-  elToritoSystem:                later('Output', string),
+  elToritoSystem:                idle('Output', string, CD),
   /** Volume identifier of the CD. */
-  elToritoVolume:                later('Output', string),
+  elToritoVolume:                idle('Output', string, CD),
   /** Publisher of the CD. */
-  elToritoPublisher:             later('Output', string),
+  elToritoPublisher:             idle('Output', string, CD),
   /** Scripts run by `mkosi clean`. */
   cleanScripts:                  row('Output', scripts, { files: ['clean', 'clean.d/*'] }),
 
@@ -357,7 +358,7 @@ export const SETTINGS = {
   /** Volatile packages in the initrd. */
   initrdVolatilePackages:        row('Content', names, { scope: 'initrd', resolves: true }),
   /** Device trees for the unified kernel image. */
-  devicetrees:                   later('Content', names, { formerly: ['Devicetree'] }),
+  devicetrees:                   later('Content', names, { formerly: ['Devicetree'], reason: 'firmware of x86-64 describes the machine itself; leave it out' }),
   /** Picture shown while the kernel starts. */
   splash:                        row('Content', type.imagePath),
   /** Arguments added to the kernel command line. */
@@ -419,11 +420,11 @@ export const SETTINGS = {
   /** Key that signs for Secure Boot. */
   secureBootKey:                 row('Validation', path, { scope: 'universal', files: ['key'] }),
   /** Where that key is kept. */
-  secureBootKeySource:           later('Validation', keySource, { scope: 'universal' }),
+  secureBootKeySource:           row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Certificate of that key. */
   secureBootCertificate:         row('Validation', path, { scope: 'universal', files: ['crt'] }),
   /** Where that certificate is kept. */
-  secureBootCertificateSource:   later('Validation', keySource, { scope: 'universal' }),
+  secureBootCertificateSource:   row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Program that signs for Secure Boot. */
   secureBootSignTool:            idle('Validation', choice(['auto', 'sbsign', 'systemd-sbsign']), 'signatures are made in-process'),
   /** dm-verity for `/usr`: `signed`. Any image of Bisque's has it. */
@@ -431,31 +432,31 @@ export const SETTINGS = {
   /** Key that signs root hashes. */
   verityKey:                     row('Validation', path, { scope: 'universal', files: ['key'] }),
   /** Where that key is kept. */
-  verityKeySource:               later('Validation', keySource, { scope: 'universal' }),
+  verityKeySource:               row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Certificate of that key. */
   verityCertificate:             row('Validation', path, { scope: 'universal', files: ['crt'] }),
   /** Where that certificate is kept. */
-  verityCertificateSource:       later('Validation', keySource, { scope: 'universal' }),
+  verityCertificateSource:       row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Sign the expected PCR 11 values, one policy for each boot phase. */
   signExpectedPcr:               row('Validation', feature, { default: true, mkosi: 'auto' }),
   /** Key that signs expected PCR values. */
   signExpectedPcrKey:            row('Validation', path, { scope: 'inherit', files: ['key'] }),
   /** Where that key is kept. */
-  signExpectedPcrKeySource:      later('Validation', keySource, { scope: 'inherit' }),
+  signExpectedPcrKeySource:      row('Validation', type.keySource, { scope: 'inherit', default: 'file' }),
   /** Certificate of that key. */
   signExpectedPcrCertificate:    row('Validation', path, { scope: 'inherit', files: ['crt'] }),
   /** Where that certificate is kept. */
-  signExpectedPcrCertificateSource: later('Validation', keySource, { scope: 'inherit' }),
+  signExpectedPcrCertificateSource: row('Validation', type.keySource, { scope: 'inherit', default: 'file' }),
   /** File with the passphrase of encrypted partitions. */
   passphrase:                    row('Validation', path, { files: ['passphrase'] }),
   /** Write a SHA256SUMS file. */
   checksum:                      row('Validation', boolean, { default: false }),
   /** Sign SHA256SUMS with OpenPGP. */
-  sign:                          later('Validation', boolean),
+  sign:                          row('Validation', type.refusing(boolean, (on) => (on ? 'not supported yet; sign the file afterwards: gpg --detach-sign SHA256SUMS' : undefined)), { default: false }),
   /** OpenPGP key for that. */
-  key:                           later('Validation', string),
+  key:                           idle('Validation', string, OPENPGP),
   /** OpenPGP program for that. */
-  openpgpTool:                   later('Validation', string, { name: 'OpenPGPTool' }),
+  openpgpTool:                   idle('Validation', string, OPENPGP, { name: 'OpenPGPTool' }),
 
   // ── Build ──────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** Tree to take build tools from. */

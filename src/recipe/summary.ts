@@ -26,9 +26,14 @@ function jsonOf(key: Key, value: unknown): unknown {
   const own = OWN_FORMS[key]
   if (own) return own(value)
   if (ROWS[key]!.secret) return '(secret)'
-  if (ROWS[key]!.type === feature) return value === true ? 'enabled' : value === false ? 'disabled' : value
+  if (ROWS[key]!.type === feature || key === 'elTorito') return value === true ? 'enabled' : value === false ? 'disabled' : value
   if (Array.isArray(value) && value.every(isTree)) return value.map(treeForm)
   return value
+}
+
+const sourceForm = (source: string): unknown => {
+  const [Type, ...rest] = source.split(':')
+  return { Type, Source: rest.join(':') }
 }
 
 /** Settings that mkosi shows in a form of their own. */
@@ -43,6 +48,12 @@ const OWN_FORMS: { readonly [K in Key]?: (value: any) => unknown } = {
     credentials.map((one) =>
       'path' in one ? { Name: one.name, Value: null, Path: one.path } : { Name: one.name, Value: '(secret)', Path: null },
     ),
+  secureBootKeySource: sourceForm,
+  secureBootCertificateSource: sourceForm,
+  verityKeySource: sourceForm,
+  verityCertificateSource: sourceForm,
+  signExpectedPcrKeySource: sourceForm,
+  signExpectedPcrCertificateSource: sourceForm,
   rootPassword: ({ hashed }: Password) => ['(secret)', hashed],
 }
 

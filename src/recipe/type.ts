@@ -36,6 +36,12 @@ export interface Type<T, Absent = undefined, Input = T> {
   readonly _input?: Input
 }
 
+/** The same, of whose values some cannot be built; `reason` says which and what to do instead. */
+export const refusing = <T, A, I>(of: Type<T, A, I>, reason: (value: T) => string | undefined): Type<T, A, I> => ({
+  ...of,
+  unsupported: reason as (value: unknown) => string | undefined,
+})
+
 /** A setting that has no value where its default is none. */
 export const optional = <T, I>(of: Type<T, undefined, I>): Type<T | undefined, undefined, I> => of
 
@@ -143,6 +149,13 @@ export const seed: Type<string> = scalar('a GUID', (value, place) => {
   if (value !== 'random') return guid.check(value, place)
   throw new Fault('recipe', '"random" makes every build another; leave it out, and the seed follows from the image’s id')
 })
+
+/** Where a key or certificate is kept: in a file; engines and providers are known. */
+export const keySource: Type<string> = {
+  ...matching('a source of keys such as "file"', /^(file|engine|provider)(:.*)?$/),
+  unsupported: (value) =>
+    value === 'file' ? undefined : `${shown(value)} is known but not supported yet: signatures are made in-process; use a file`,
+}
 
 /** An octal file mode: `"0644"` in both syntaxes, or a number in TypeScript. */
 export const mode: Type<number, undefined, number | string> = scalar('an octal mode such as "0644"', (value) => {
