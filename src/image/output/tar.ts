@@ -82,3 +82,10 @@ async function* contentOf(path: string, inode: Inode & { type: 'file' }): AsyncG
   if (got !== sizeBytes)
     throw new Fault('integrity', `Cannot archive /${path}: it had ${sizeBytes} bytes when listed, now ${got}`)
 }
+
+/** Folders whose content belongs to the running system: archives for other machines keep the folders alone. */
+const OF_THE_RUNNING_SYSTEM = ['dev', 'proc', 'sys', 'tmp', 'run', 'var/tmp']
+
+/** The tree without what only a running system has a use for. */
+export const atRest = (tree: Tree): Tree =>
+  new Map([...tree].filter(([path]) => !OF_THE_RUNNING_SYSTEM.some((folder) => path.startsWith(`${folder}/`))))
