@@ -58,7 +58,7 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
         const [system, initrd] = await Promise.all([
           report.step('Make system', (report) =>
             makeSystem(
-              { recipe, packages: packagesOf(packages, 'main'), tools, keys: signing.directory, work: `${work}/image`, epoch },
+              { recipe, packages: packagesOf(packages, 'main'), tools, secrets: signing.secrets, work: `${work}/image`, epoch },
               report,
             ).then(({ tree }) => tree),
           ),

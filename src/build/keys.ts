@@ -1,25 +1,28 @@
-/** The keys a build signs with: those it is given, or ones made beside the recipe on first use. */
+/** The keys a build signs with: those it is given, those the recipe names, or ones made beside it on first use. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { publicKeyOf } from '../formats/x509.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { generateKeys, loadOwner, loadSigners } from '../signing/keys.ts'
-import type { Signers } from '../signing/signer.ts'
+import { loadMkosiSigners, MKOSI_OWNER, type MkosiKeyOptions, type MkosiKeys } from '../signing/mkosi-keys.ts'
+import { KEY_ROLES, type Signers } from '../signing/signer.ts'
 import type { Trust } from '../verify/image.ts'
 import type { Env } from './env.ts'
 
 export interface Signing {
-  /** Folder of the keys. */
-  directory: string
+  /** Files and folders that hold private keys: no script may see them. */
+  secrets: readonly string[]
   signers: Signers
   /** GUID under which the certificates are entered into firmware. */
   owner: string
 }
 
 export async function keysFor(recipe: Recipe, given: string | undefined, env: Env): Promise<Signing> {
-  const directory = given ?? join(recipe.directory, 'keys')
   const now = Math.floor(env.now.getTime() / 1000)
+  const named = given === undefined ? keysNamedBy(recipe) : {}
+  if (Object.values(named).some((path) => path !== undefined)) return loadNamed(recipe, named, now)
+  const directory = given ?? join(recipe.directory, 'keys')
   if (!existsSync(directory)) {
     if (given !== undefined) {
       throw new Fault('missing', `Cannot sign: there are no keys in ${given}`, { hint: `bisque keys generate --keys ${given}` })
@@ -29,7 +32,37 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
       report.tell({ type: 'note', level: 'info', message: `new signing keys in ${directory}: keep them secret, and keep them` })
     })
   }
-  return { directory, signers: await loadSigners(directory, { epoch: now }), owner: await loadOwner(directory) }
+  return { secrets: [directory], signers: await loadSigners(directory, { epoch: now }), owner: await loadOwner(directory) }
+}
+
+/** The settings of mkosi that name keys: mkosi.key and mkosi.crt stand for all of them. */
+function keysNamedBy({ settings }: Recipe): MkosiKeys {
+  const { secureBootKey, secureBootCertificate, verityKey, verityCertificate } = settings
+  const { signExpectedPcrKey, signExpectedPcrCertificate } = settings
+  return {
+    secureBootKey,
+    secureBootCertificate,
+    verityKey,
+    verityCertificate,
+    signExpectedPcrKey,
+    signExpectedPcrCertificate,
+  }
+}
+
+async function loadNamed({ settings }: Recipe, named: MkosiKeys, now: number): Promise<Signing> {
+  const needs: MkosiKeyOptions['needs'] = [
+    ...(settings.secureBoot ? (['secureBoot'] as const) : []),
+    ...(settings.verity === 'signed' ? (['verity'] as const) : []),
+    ...(settings.signExpectedPcr === true ? (['signExpectedPcr'] as const) : []),
+  ]
+  const loaded = await loadMkosiSigners(named, { epoch: now, needs })
+  const [any] = Object.values(loaded)
+  if (any === undefined)
+    throw new Fault('missing', 'Cannot sign: of a key and its certificate only one is named', { hint: `set both, or neither` })
+  // A role without a key of its own is one that nothing is signed for.
+  const signers = Object.fromEntries(KEY_ROLES.map((role) => [role, loaded[role] ?? any])) as unknown as Signers
+  const secrets = Object.entries(named).flatMap(([name, path]) => (path !== undefined && name.endsWith('Key') ? [path] : []))
+  return { secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER }
 }
 
 /** Whom an image signed so must trust: these keys, and no others. */

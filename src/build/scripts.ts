@@ -33,8 +33,8 @@ export interface ScriptPlaces {
   /** `$ARTIFACTDIR` and `$PACKAGEDIR` */
   artifacts: string
   packages: string
-  /** The keys: scripts see an empty folder where the sources hold them. */
-  keys?: string | undefined
+  /** Files and folders with keys: scripts see nothing where the sources hold them. */
+  secrets: readonly string[]
   /** A folder for what this module puts in place for scripts. */
   scratch: string
   epoch: number
@@ -220,14 +220,15 @@ async function sourceMounts(phase: Phase, places: ScriptPlaces): Promise<Require
 /** Covers keys with nothing, where they lie in what scripts see. */
 async function hiddenKeys(
   sources: readonly { source: string; target: string }[],
-  { recipe, image, keys, scratch }: ScriptPlaces,
+  { recipe, image, secrets, scratch }: ScriptPlaces,
 ): Promise<{ source: string; target: string }[]> {
   const { secureBootKey, verityKey, signExpectedPcrKey } = image.settings
-  const secrets = [keys, secureBootKey, verityKey, signExpectedPcrKey, join(recipe.directory, 'mkosi.key')]
+  const usual = ['keys', 'mkosi.key'].map((name) => join(recipe.directory, name))
+  const all = new Set([...secrets, ...usual, secureBootKey, verityKey, signExpectedPcrKey])
   const [folder, file] = [join(scratch, 'empty'), join(scratch, 'nothing')]
   await mkdir(folder, { recursive: true })
   await writeFile(file, '')
-  return [...new Set(secrets)].flatMap((secret) => {
+  return [...all].flatMap((secret) => {
     const found = secret === undefined ? undefined : lstatSync(secret, { throwIfNoEntry: false })
     if (secret === undefined || found === undefined) return []
     return sources.flatMap(({ source, target }) => {

@@ -28,8 +28,8 @@ export interface SystemInput {
   buildPackages?: readonly FetchedPackage[]
   /** Programs for scripts that run outside the image: the tools tree `scripts`; see `needsScriptTools()`. */
   tools?: string | undefined
-  /** Folder of the signing keys, which no script may see. */
-  keys: string
+  /** Files and folders that no script may see: the signing keys. */
+  secrets: readonly string[]
   /** Certificate that signed root hashes will be checked against, as a PEM file. */
   verityCertificate?: string | undefined
   /** crypt(3) hash of root's password. */
@@ -107,10 +107,10 @@ export async function makeInitrdSystem(
 }
 
 async function placesOf(input: SystemInput, image: ImageRecipe): Promise<ScriptPlaces & { root: string }> {
-  const { work, recipe, epoch, tools, keys } = input
+  const { work, recipe, epoch, tools, secrets } = input
   const { settings } = image
   const places = {
-    ...{ recipe, image, tools, keys, epoch },
+    ...{ recipe, image, tools, secrets, epoch },
     root: join(work, 'root'),
     build: settings.buildDirectory === undefined ? undefined : join(settings.buildDirectory, buildKey(image)),
     output: input.output ?? join(work, 'output'),
