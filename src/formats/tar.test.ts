@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { oracle } from '../../test/oracle.ts'
-import { decodeTar, encodeTar, type TarEntry } from './tar.ts'
+import { decodeTar, encodeTar, encodeTarHeader, type TarEntry } from './tar.ts'
 
 interface Read extends TarEntry {
   bytes: Buffer
@@ -49,6 +49,33 @@ test('decodeTar() keeps binary attributes as they are', async () => {
   const found = await read(encodeTar(entries))
   assert.deepEqual([...found.at(-1)!.xattrs.get('user.b')!], [...binary])
 })
+
+test('encodeTar() keeps numbers and names that no header has room for', async () => {
+  const wide = [
+    { path: './ü', uid: 5_000_000, gid: 4_294_967_294, mtime: -86_400, bytes: Buffer.from('x') },
+    { path: './late', mtime: 2 ** 40, bytes: Buffer.alloc(0) },
+    { path: './link', type: 'symlink', target: `${'ü/'.repeat(90)}end` },
+  ] as const
+  const found = await read(encodeTar(wide))
+  for (const [i, entry] of wide.entries()) {
+    for (const [key, value] of Object.entries(entry))
+      assert.deepEqual(found[i]![key as keyof Read], value, `${entry.path} ${key}`)
+  }
+  const [large] = [encodeTarHeader({ path: './large', sizeBytes: 9 * 2 ** 30 })]
+  for await (const entry of decodeTar(pieces(large, large.length))) {
+    assert.equal(entry.sizeBytes, 9 * 2 ** 30)
+    break
+  }
+})
+
+// biome-ignore format: table
+const UNWRITABLE: [why: string, entry: Parameters<typeof encodeTarHeader>[0]][] = [
+  ['a name with a NUL',               { path: 'a\0b' }],
+  ['an attribute whose name has "="', { path: 'a', xattrs: new Map([['user.a=b', Uint8Array.of(1)]]) }],
+  ['a mode of too many digits',       { path: 'a', mode: 2 ** 40 }],
+]
+for (const [why, entry] of UNWRITABLE)
+  test(`encodeTarHeader() refuses ${why}`, () => void assert.throws(() => encodeTarHeader(entry), { code: 'format' }))
 
 /** The first header of an archive with one field changed, its checksum made right again. */
 function changed(
