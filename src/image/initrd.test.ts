@@ -10,7 +10,7 @@ import { withWorkers } from '../run/workers.ts'
 import { madeDirectory, madeFile, madeSymlink } from '../tree/content.ts'
 import { type Inode, type Tree, treeOf } from '../tree/tree.ts'
 import { makeInitrd, makeModulesInitrd } from './initrd.ts'
-import { initrdTree } from './initrd-tree.ts'
+import { asInitrd, initrdTree } from './initrd-tree.ts'
 import { makeMicrocode } from './microcode.ts'
 
 const EPOCH = 1_763_856_000
@@ -103,6 +103,16 @@ oracle('cpio', 'cpio, bsdtar and lsinitramfs read the initrd we wrote', async (_
   assert.match((await judge.run(['lsinitramfs', join(judge.dir, 'initrd')])).stdout, /^blob4$/m)
 })
 
+oracle('xz', 'xz and gzip take all frames as one file, and the kernel the check of xz', async (_t, judge) => {
+  for (const compression of ['xz', 'gz'] as const) {
+    writeFileSync(join(judge.dir, `initrd.${compression}`), await makeInitrd(sample(), { compression, level: 1 }))
+    const tool = compression === 'xz' ? 'xz' : 'gzip'
+    const list = ['sh', '-c', `${tool} -dc initrd.${compression} > initrd && cpio -it --quiet < initrd`]
+    assert.match((await judge.run(list)).stdout, /^a$/m)
+  }
+  assert.match((await judge.run(['xz', '--list', '--verbose', 'initrd.xz'])).stdout, /CRC32/)
+})
+
 oracle('zstd', 'zstd takes all frames as one file', async (_t, judge) => {
   writeFileSync(join(judge.dir, 'initrd.zst'), await makeInitrd(sample(), { compression: 'zstd' }))
   await judge.run(['zstd', '-q', '-t', 'initrd.zst'])
@@ -153,6 +163,18 @@ test('initrdTree() leaves out what only a full system needs and adds what system
   assert.equal(tree.get('tmp')!.mode, 0o1777)
   assert.equal(tree.get('usr')!.mode, 0o755, 'directories that are there stay as they are')
   assert.deepEqual(initrdTree(system(), { epoch: EPOCH, extra }), tree)
+})
+
+test('asInitrd() adds what the kernel and systemd look for, and leaves the rest as it is', () => {
+  const overlay = treeOf([['usr/lib/extra', madeFile('extra', EPOCH)]], madeDirectory(0, 0o700))
+  const tree = asInitrd(system(), { epoch: EPOCH, overlay })
+  assert.deepEqual(
+    [...tree.keys()].filter((path) => !system().has(path)),
+    ['etc/initrd-release', 'init', 'usr/lib/extra'],
+  )
+  assert.equal(tree.get('usr')!.mode, 0o755)
+  const own = system([['init', madeFile('#!/bin/sh', EPOCH, 0o755)]])
+  assert.equal(asInitrd(own, { epoch: EPOCH }).get('init')!.type, 'file')
 })
 
 test('initrdTree() refuses a tree that does not say which distribution it is', () => {

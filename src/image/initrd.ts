@@ -1,20 +1,23 @@
 /**
  * The initrd: a tree as the kernel unpacks it into its first root file system.
  *
- * A compressed initrd is a row of zstd frames, each holding a whole cpio archive of its own. The kernel unpacks them one
- * after the other into the same file system, and here they are compressed side by side. Where the row is cut follows
+ * A compressed initrd is a row of compressed frames, each holding a whole cpio archive of its own. The kernel unpacks them
+ * one after the other into the same file system, and here they are compressed side by side. Where the row is cut follows
  * from the tree alone, so the bytes do not depend on how many threads there are.
  */
 import { readFileSync } from 'node:fs'
-import { constants, zstdCompressSync } from 'node:zlib'
+import { constants, gzipSync, zstdCompressSync } from 'node:zlib'
+import { check, xzSync } from 'node-liblzma'
 import { Fault } from '../base/fault.ts'
 import { type CpioEntry, cpioPadding, cpioTrailer, encodeCpioHeader, FILE_TYPE } from '../formats/cpio.ts'
 import { type Moved, moved, taskOf, type Workers } from '../run/workers.ts'
 import type { Content, Inode, Tree } from '../tree/tree.ts'
 
+/** What the kernel unpacks, and `none`, which suits kernel modules that are compressed already. */
+export type InitrdCompression = 'zstd' | 'xz' | 'gz' | 'none'
+
 export interface InitrdOptions {
-  /** `none` suits kernel modules that are compressed already. */
-  compression: 'zstd' | 'none'
+  compression: InitrdCompression
   level?: number
   workers?: Workers
 }
@@ -22,12 +25,11 @@ export interface InitrdOptions {
 /** Encodes a tree as an initrd. Extended attributes are left out: cpio has none. */
 export async function makeInitrd(tree: Tree, options: InitrdOptions): Promise<Uint8Array> {
   const members = membersOf(tree)
-  if (options.compression === 'none') return encodeArchive(members)
-  const level = options.level ?? 6
-  const { workers } = options
+  const { compression, workers, level = 6 } = options
+  if (compression === 'none') return encodeArchive(members)
   const frames = await Promise.all(
     groupsOf(members).map((group) => {
-      const argument = { members: group, level }
+      const argument = { members: group, compression, level }
       return workers ? workers.run(COMPRESS, argument) : compressArchive(argument).result
     }),
   )
@@ -102,12 +104,26 @@ function groupsOf(members: readonly Member[]): Member[][] {
   return links.length > 0 ? [...groups, links] : groups
 }
 
+interface Compressing {
+  members: readonly Member[]
+  compression: Exclude<InitrdCompression, 'none'>
+  level: number
+}
+
 /** Runs in a worker thread. */
-export function compressArchive({ members, level }: { members: readonly Member[]; level: number }): Moved<Uint8Array> {
-  const params = { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 }
-  const frame = new Uint8Array(zstdCompressSync(encodeArchive(members), { params }))
+export function compressArchive({ members, compression, level }: Compressing): Moved<Uint8Array> {
+  const frame = new Uint8Array(COMPRESSORS[compression](encodeArchive(members), level))
   return moved(frame, [frame.buffer])
 }
+
+const COMPRESSORS = {
+  zstd: (archive: Uint8Array, level: number) =>
+    zstdCompressSync(archive, { params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 } }),
+  // The kernel's decompressor knows no other check.
+  xz: (archive: Uint8Array, level: number) => xzSync(Buffer.from(archive), { check: check.CRC32, preset: Math.min(level, 9) }),
+  gz: (archive: Uint8Array, level: number) => gzipSync(archive, { level: Math.min(level, 9) }),
+} as const
+
 const COMPRESS = taskOf(import.meta.url, compressArchive)
 
 function encodeArchive(members: readonly Member[]): Uint8Array {
