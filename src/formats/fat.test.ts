@@ -91,6 +91,37 @@ test('decodeFat() gives back whatever names and sizes encodeFat() accepts', () =
   )
 })
 
+test('encodeFat() makes directories that hold nothing, once', () => {
+  const bytes = image(
+    new Map([
+      ['loader/', Buffer.alloc(0)],
+      ['EFI/Linux/', Buffer.alloc(0)],
+      ['loader/x', Buffer.from('x')],
+    ]),
+    OPTIONS,
+  )
+  assert.deepEqual(
+    decodeFat(readerOf(bytes)).entries.map(({ path, type }) => [path, type]),
+    [
+      ['EFI', 'directory'],
+      ['EFI/Linux', 'directory'],
+      ['loader', 'directory'],
+      ['loader/x', 'file'],
+    ],
+  )
+  assert.throws(
+    () =>
+      encodeFat(
+        new Map([
+          ['a', 1],
+          ['A/', 0],
+        ]),
+        OPTIONS,
+      ),
+    /it is the same name as A/,
+  )
+})
+
 test('decodeFat() gives back names beyond the basic plane', () => {
   const files = new Map([['EFI/🚀.efi', Buffer.from('mtools cannot read this one')]])
   assert.deepEqual(contents(image(files, OPTIONS)), files)

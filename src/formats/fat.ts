@@ -132,7 +132,7 @@ export interface FatLayout {
   files: { path: string; offset: number; sizeBytes: number }[]
 }
 
-/** Lays out `files` (path → size in bytes; `EFI/BOOT/BOOTX64.EFI`), making the directories they need. */
+/** Lays out `files` (path → size in bytes; `EFI/BOOT/BOOTX64.EFI`), making the directories they need. A path with a slash at its end is a directory. */
 export function encodeFat(files: ReadonlyMap<string, number>, options: FatOptions): FatLayout {
   const sectorSize = options.sectorSize ?? 512
   const volume = geometry(options.sizeBytes, sectorSize)
@@ -310,10 +310,11 @@ function directoriesOf(files: ReadonlyMap<string, number>): Directory {
   const root = newDirectory('')
   const byName = new Map<string, Directory | 'file'>([['', root]])
   for (const path of [...files.keys()].sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)))) {
-    const names = path.split('/')
+    const isDirectory = path.endsWith('/')
+    const names = (isDirectory ? path.slice(0, -1) : path).split('/')
     for (const name of names) checkName(name, path)
     let at = root
-    for (let i = 1; i < names.length; i++) {
+    for (let i = 1; i < names.length + (isDirectory ? 1 : 0); i++) {
       const key = names.slice(0, i).join('/')
       const known = byName.get(key.toUpperCase())
       if (known === 'file' || (known && known.path !== key)) throw clash(path, known === 'file' ? key : known.path)
@@ -324,6 +325,7 @@ function directoriesOf(files: ReadonlyMap<string, number>): Directory {
       }
       at = known ?? (byName.get(key.toUpperCase()) as Directory)
     }
+    if (isDirectory) continue
     const known = byName.get(path.toUpperCase())
     if (known) throw clash(path, known === 'file' ? path.toUpperCase() : known.path)
     const sizeBytes = files.get(path)!
