@@ -200,17 +200,23 @@ function notes(assignments: readonly Assignment[]): string[] {
   })
 }
 
-function recipeFault(problems: readonly Problem[], file: string): Fault {
-  const sorted = problems.toSorted((a, b) => inOrder(a.where, b.where))
+function recipeFault(all: readonly Problem[], file: string): Fault {
+  const problems = [...new Map(all.map((problem) => [`${problem.where}\0${problem.message}`, problem])).values()]
+  const files = [...new Set(problems.map(({ where }) => fileOf(where)))]
+  const sorted = problems.toSorted((a, b) => inOrder(a.where, b.where, files))
   const lines = sorted.map(({ where, message }) => `${where || file}: ${message}`)
   if (lines.length === 1) return new Fault('recipe', `Cannot read recipe: ${lines[0]}`)
   return new Fault('recipe', `Cannot read recipe, ${lines.length} problems:\n${lines.map((line) => `  ${line}`).join('\n')}`)
 }
 
-/** The file's problems from top to bottom, then those of the command line. */
-function inOrder(a: string, b: string): number {
-  const [x, y] = [a, b].map((where) =>
-    where.startsWith('--') ? [1e9, 0] : (/:(\d+):(\d+)$/.exec(where)?.slice(1).map(Number) ?? [0, 0]),
-  )
-  return x![0]! - y![0]! || x![1]! - y![1]!
+const fileOf = (where: string): string => where.replace(/(:\d+)*$/, '')
+
+/** File by file as they were read, each from top to bottom, and at last those of the command line. */
+function inOrder(a: string, b: string, files: readonly string[]): number {
+  const rank = (where: string): readonly number[] => {
+    const position = /(\d+):(\d+)$/.exec(where)?.slice(1).map(Number) ?? [0, 0]
+    return where.startsWith('--') ? [1e9, 0, 0] : [where === '' ? -1 : files.indexOf(fileOf(where)), ...position]
+  }
+  const [x, y] = [rank(a), rank(b)]
+  return x[0]! - y[0]! || x[1]! - y[1]! || x[2]! - y[2]!
 }

@@ -1,10 +1,10 @@
 /** One assignment: text read by the setting's type and put upon what the setting had. */
 import { existsSync } from 'node:fs'
 import { Fault } from '../../base/fault.ts'
-import { type Key, ROWS } from '../schema.ts'
-import type { TreeSource } from '../type.ts'
+import { type Key, ROWS, type Row } from '../schema.ts'
+import type { Place, TreeSource } from '../type.ts'
 import { merged, type Reading, type Value } from './state.ts'
-import { checkMinimumVersion } from './version.ts'
+import { checkMinimumVersion, compareVersions } from './version.ts'
 
 /** Reads `text` as a value of the setting; `undefined` empties it. */
 export function readValue(reading: Reading, key: Key, text: string, directory: string): unknown {
@@ -12,9 +12,19 @@ export function readValue(reading: Reading, key: Key, text: string, directory: s
   if (row.status.is === 'refused') throw new Fault('recipe', row.status.reason)
   if (text.trim() === '') return undefined
   if (key === 'minimumVersion') checkMinimumVersion(text)
-  const value = row.type.parse(text, { directory, env: reading.folder.env })
+  const value = parsed(row, text, { directory, env: reading.folder.env })
   if (MUST_EXIST.has(key)) checkExistence(value)
   return row.type.order && Array.isArray(value) ? value.sort(row.type.order) : value
+}
+
+/** What is wrong with a secret is told without it. */
+function parsed(row: Row, text: string, place: Place): unknown {
+  try {
+    return row.type.parse(text, place)
+  } catch (error) {
+    if (row.secret && error instanceof Fault) throw new Fault('recipe', `expected ${row.type.expected}`)
+    throw error
+  }
 }
 
 /** Settings whose files and folders must be there when the recipe is read; scripts make those of others. */
@@ -40,8 +50,12 @@ function checkExistence(value: unknown): void {
 export function assign(layer: Map<Key, Value>, key: Key, text: string, value: unknown, where: string): void {
   const target = (ROWS[key]!.into as Key | undefined) ?? key
   const before = layer.get(target)
-  if (value === undefined && before !== undefined && key === 'minimumVersion') return
+  if (key === 'minimumVersion' && before?.value !== undefined && !isNewer(value, before.value)) return
   const added: Value = { value, where: [where] }
   const replaces = value === undefined || before?.value === undefined || ROWS[key]!.type.replaces?.(text)
   layer.set(target, replaces ? added : merged(ROWS[target]!, before, added))
 }
+
+/** Of several oldest versions the newest counts. */
+const isNewer = (version: unknown, than: unknown): boolean =>
+  version !== undefined && (String(version).startsWith('commit:') || compareVersions(String(version), String(than)) > 0)

@@ -1,5 +1,5 @@
 /** A folder in mkosi's format as a recipe. */
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { Fault } from '../../base/fault.ts'
 import { nearest } from '../../base/nearest.ts'
@@ -10,12 +10,15 @@ import { finish, imageOf, inOrder, readDefaultInitrd, readSubimages } from './im
 import { parseConfiguration } from './parse.ts'
 import { copyOf, type Folder, newReading, type Reading } from './state.ts'
 
-/** The folder that holds a folder's configuration: itself, or `mkosi/` in it. Nothing when neither has any. */
+/**
+ * The folder that holds a folder's configuration: itself, or `mkosi/` in it; itself as well when it holds other files of
+ * mkosi's, such as `mkosi.extra/`. Nothing when there is none.
+ */
 export function configFolder(directory: string): string | undefined {
   const has = (folder: string, name: string): boolean => existsSync(join(folder, name))
   if (has(directory, 'mkosi.conf') || has(directory, 'mkosi.tools.conf')) return directory
   if (has(directory, 'mkosi/mkosi.conf') || has(directory, 'mkosi/mkosi.tools.conf')) return join(directory, 'mkosi')
-  return undefined
+  return readdirSync(directory).some((name) => /^mkosi\.[a-z]/.test(name)) ? directory : undefined
 }
 
 export interface LoadMkosi {
