@@ -6,6 +6,8 @@ import { initrdPackagesOf, isFolder } from './distribution.ts'
 
 export interface GroupRequest {
   packages: readonly string[]
+  /** Asked for once these are there with all they need. */
+  later?: readonly string[]
   /** Names that must not be installed. */
   exclude: readonly string[]
   recommends: boolean
@@ -46,10 +48,10 @@ export function groupsOf(recipe: Recipe): Map<string, GroupRequest> {
 
 function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
   const { settings } = image
-  const packages = [...settings.packages, ...settings.volatilePackages]
   const base = settings.baseTrees.length > 0 ? baseOf(image, recipe) : undefined
   return {
-    packages,
+    packages: settings.packages,
+    ...(settings.volatilePackages.length > 0 ? { later: settings.volatilePackages } : {}),
     // Where /usr need not be complete in itself, dpkg removes them once all is done; what needs them is there before.
     exclude: settings.hermeticUsr ? settings.removePackages : [],
     recommends: settings.withRecommends,

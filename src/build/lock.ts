@@ -33,8 +33,9 @@ export const lockPath = (recipe: Recipe): string => join(recipe.directory, 'bisq
 /** What the lock must answer: changes when, and only when, other packages may have to be chosen. */
 export function requestOf(recipe: Recipe): string {
   const groups = [...groupsOf(recipe)].map(([name, group]) => {
-    const { packages, exclude, ...rest } = group
-    return [name, { packages: asSet(packages), exclude: asSet(exclude), ...rest }] as const
+    const { packages, exclude, later, ...rest } = group
+    const last = later === undefined ? {} : { later: asSet(later) }
+    return [name, { packages: asSet(packages), exclude: asSet(exclude), ...last, ...rest }] as const
   })
   const { distribution, release, architecture, snapshot, repositories, sandboxTrees } = recipe.settings
   const archive = { distribution, release, architecture, snapshot: snapshot ?? null, repositories: asSet(repositories) }
@@ -201,6 +202,7 @@ function resolveGroup(
   try {
     const found = resolveDebian(loaded, {
       packages: group.packages,
+      ...(group.later ? { later: group.later } : {}),
       exclude: group.exclude,
       recommends: group.recommends,
       withEssential: group.withBase,

@@ -13,6 +13,8 @@ import { listed, type Offer, type Sentence, titleOf, type Universe } from './uni
 
 export interface DebRequest {
   packages: readonly string[]
+  /** Asked for once these are there with all they need. */
+  later?: readonly string[]
   /** Names that must not be installed. */
   exclude?: readonly string[]
   recommends: boolean
@@ -38,15 +40,17 @@ type Problem = { why: string; hint?: string }
 
 /** Reads all requests, and makes the versions they name the ones to take. Everything wrong with them is reported at once. */
 export function readRequests(universe: Universe, request: DebRequest): Wanted[] {
-  const readings: (Reading & { text: string })[] = []
+  const readings: (Reading & { text: string; stage: number })[] = []
   const problems: Problem[] = []
   const installed = (request.installed ?? []).map((p) => installedOffer(universe, p))
   for (const offer of installed) universe.choose(offer)
-  for (const text of request.packages) {
-    if (text === '?essential') continue
-    const reading = read(universe, text, request)
-    if ('why' in reading) problems.push(reading)
-    else readings.push({ text, ...reading })
+  for (const [stage, texts] of [request.packages, request.later ?? []].entries()) {
+    for (const text of texts) {
+      if (text === '?essential') continue
+      const reading = read(universe, text, request)
+      if ('why' in reading) problems.push(reading)
+      else readings.push({ text, stage: stage + 1, ...reading })
+    }
   }
   if (problems.length > 0) throw refusal(problems)
   for (const reading of readings) if ('offer' in reading) universe.choose(reading.offer)
@@ -54,9 +58,8 @@ export function readRequests(universe: Universe, request: DebRequest): Wanted[] 
     if ('suite' in reading && reading.suite !== undefined) follow(universe, reading.offer, reading.suite, request.recommends)
 
   const wanted = new Map<string, Wanted>()
-  const want = (offers: readonly Offer[], why: Wanted['why'], sentence: string) => {
+  const want = (offers: readonly Offer[], why: Wanted['why'], sentence: string, stage = 0) => {
     const key = offers.map((o) => o.variable).join()
-    const stage = why === 'requested' ? 1 : 0
     if (!wanted.has(key))
       wanted.set(key, { offers, why, need: { alternatives: offers.map((o) => o.variable), stage, why: () => sentence } })
   }
@@ -65,11 +68,11 @@ export function readRequests(universe: Universe, request: DebRequest): Wanted[] 
     for (const offers of universe.essentials()) want(offers, 'essential', `${titleOf(offers[0]!)} is essential.`)
   }
   for (const reading of readings) {
-    const { text } = reading
-    if ('offer' in reading) want([reading.offer], 'requested', `You asked for ${text}: ${titleOf(reading.offer)}.`)
+    const { text, stage } = reading
+    if ('offer' in reading) want([reading.offer], 'requested', `You asked for ${text}: ${titleOf(reading.offer)}.`, stage)
     else
       for (const name of reading.names)
-        want(universe.allowed(name), 'requested', `You asked for ${text === name ? text : `${text}: ${name}`}.`)
+        want(universe.allowed(name), 'requested', `You asked for ${text === name ? text : `${text}: ${name}`}.`, stage)
   }
   return [...wanted.values()]
 }
