@@ -482,7 +482,7 @@ export const SETTINGS = {
   /** Further folders to look for tools. */
   extraSearchPaths:              idle('Build', paths, OWN_TOOLS, { scope: 'universal' }),
   /** Keep the installed packages for the next build. */
-  incremental:                   idle('Build', choice(['yes', 'no', 'strict'], { yes: 'yes', no: 'no' }), CACHED, { scope: 'universal' }),
+  incremental:                   idle('Build', choice(['yes', 'no', 'strict', 'relaxed'], { yes: 'yes', no: 'no' }), CACHED, { scope: 'inherit' }),
   /** Whether to use cached package lists. */
   cacheOnly:                     idle('Build', choice(['always', 'auto', 'metadata', 'never'], { yes: 'always', no: 'auto', also: { none: 'auto' } }), 'the lock decides what is used; --offline keeps off the network', { scope: 'inherit' }),
   /** Configuration of the package manager, such as further repositories. */
@@ -708,16 +708,19 @@ function mkosiInitrds(get: Get): string[] {
   return packages.some((name) => kernel?.test(name)) ? ['default'] : []
 }
 
+const RPM_KERNEL = /^kernel(-core)?$/
+
 const KERNELS: Readonly<Record<string, RegExp>> = {
   debian: /^linux-image-/,
   kali: /^linux-image-/,
   ubuntu: /^linux-(?!tools-)/,
-  fedora: /^kernel(-core)?$/,
-  centos: /^kernel(-core)?$/,
-  alma: /^kernel(-core)?$/,
-  rocky: /^kernel(-core)?$/,
-  rhel: /^kernel(-core)?$/,
-  'rhel-ubi': /^kernel(-core)?$/,
   arch: /^linux(-(lts|zen|hardened|rt|rt-lts))?$/,
   opensuse: /^kernel-(default|kvmsmall)$/,
+  postmarketos: /^linux-(?!tools-|firmware-)(?!.*-(doc|dev|manual)$)/,
+  ...Object.fromEntries(
+    ['fedora', 'mageia', 'openmandriva', 'azure', 'centos', 'alma', 'rocky', 'rhel', 'rhel-ubi'].map((name) => [
+      name,
+      RPM_KERNEL,
+    ]),
+  ),
 }
