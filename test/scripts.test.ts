@@ -86,7 +86,7 @@ describe('a recipe with trees and scripts of its own', { skip: notBaked }, () =>
       for (const seen of [prepare, postinst]) assert.ok(seen.includes(`\n${line}\n`), `${line} is missing:\n${seen}`)
     assert.match(prepare, /^BUILDROOT=\/buildroot$/m)
     assert.match(postinst, /^BUILDROOT=\/$/m)
-    assert.match(prepare, /^0\n\/work\/src\n\/work\/prepare\.sh final\n/)
+    assert.match(prepare, /^0\n\/work\/src\n\/work\/prepare final\n/)
     assert.match(prepare, /^SOURCE_DATE_EPOCH=\d{10}$/m)
     for (const seen of [prepare, postinst]) {
       assert.match(seen, /Read-only file system/, 'the recipe is writable')

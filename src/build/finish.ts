@@ -11,6 +11,7 @@ import { installedKernels, placeKernels } from '../image/system/kernel.ts'
 import { extensionRelease, withFields } from '../image/system/os-release.ts'
 import * as programs from '../image/system/programs.ts'
 import { programIn, writeInside } from '../image/system/programs.ts'
+import { rootPasswordHash } from '../image/system/root-password.ts'
 import { AUTOLOGIN, type Files, SSH } from '../image/system/units.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
 import { resolveInside } from '../run/inside.ts'
@@ -105,7 +106,6 @@ async function isStale(folder: string): Promise<boolean> {
 export interface Finish extends Places {
   image: ImageRecipe
   verityCertificate?: string | undefined
-  rootPasswordHash?: string | undefined
   /** Folder for the parts a boot partition is made of. */
   saved: string
 }
@@ -125,10 +125,11 @@ export async function finishRoot(finish: Finish, report: Report): Promise<Tree> 
   }
   if (!isExtensionOrPortable(image)) {
     await indexModules(image, finish, report)
-    const { locale, localeMessages, keymap, timezone, hostname, rootShell } = settings
+    const { locale, localeMessages, keymap, timezone, hostname, rootShell, rootPassword, seed } = settings
+    const password = rootPassword === undefined ? undefined : rootPasswordHash(rootPassword, seed)
     const credentials = !(settings.format === 'cpio' && settings.makeInitrd)
     const answers = { locale, localeMessages, keymap, timezone, hostname, rootShell }
-    await programs.runFirstboot({ ...answers, rootPasswordHash: finish.rootPasswordHash, credentials }, here, report)
+    await programs.runFirstboot({ ...answers, rootPasswordHash: password, credentials }, here, report)
   }
   const boot = await saveBoot(root, finish.saved)
   await removePackages(here, settings.removePackages, report)

@@ -30,10 +30,8 @@ export interface SystemInput {
   tools?: string | undefined
   /** Files and folders that no script may see: the signing keys. */
   secrets: readonly string[]
-  /** Certificate that signed root hashes will be checked against, as a PEM file. */
+  /** Certificate that signed root hashes will be checked against, as a PEM file; the recipe's unless given. */
   verityCertificate?: string | undefined
-  /** crypt(3) hash of root's password. */
-  rootPasswordHash?: string | undefined
   /** Empty folder on the disk of the work folder. */
   work: string
   /** `$OUTPUTDIR`, a folder in `work` unless given. */

@@ -70,12 +70,13 @@ export interface FirstBoot {
 
 /** Answers what systemd-firstboot would ask on the console. */
 export async function runFirstboot(answers: FirstBoot, image: Installed, report: Report): Promise<void> {
-  const rows: [option: string, credential: string | undefined, value: string | undefined][] = [
+  // systemd-firstboot before 258 refuses the question marks that stand for digits of the machine's id
+  if (answers.hostname !== undefined) await writeInside(image.root, 'etc/hostname', `${answers.hostname}\n`)
+  const rows: [option: string, credential: string, value: string | undefined][] = [
     ['--locale', 'firstboot.locale', answers.locale],
     ['--locale-messages', 'firstboot.locale-messages', answers.localeMessages],
     ['--keymap', 'firstboot.keymap', answers.keymap],
     ['--timezone', 'firstboot.timezone', answers.timezone],
-    ['--hostname', undefined, answers.hostname],
     ['--root-password-hashed', 'passwd.hashed-password.root', answers.rootPasswordHash],
     ['--root-shell', 'passwd.shell.root', answers.rootShell],
   ]
@@ -88,7 +89,6 @@ export async function runFirstboot(answers: FirstBoot, image: Installed, report:
   if (!ran || !answers.credentials) return
   const store = makeDirectoryInside(image.root, '/usr/lib/credstore')
   for (const [, credential, value] of given) {
-    if (credential === undefined) continue
     const path = join(store, credential)
     rmSync(path, { force: true })
     await writeFile(path, value!, { mode: credential.includes('password') ? 0o600 : 0o644 })

@@ -1,0 +1,55 @@
+/** Makes the systems a test asks for, in the namespace: `node driver.ts QUESTION ANSWER`, both JSON files. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { Fault } from '../../src/base/fault.ts'
+import { type Event, Report } from '../../src/base/report.ts'
+import { makeSystem } from '../../src/build/system.ts'
+import type { FetchedPackage } from '../../src/packages/package.ts'
+import { loadRecipe } from '../../src/recipe/recipe.ts'
+import { readContent } from '../../src/tree/content.ts'
+
+export interface Question {
+  recipe: string
+  set: readonly string[]
+  packages: readonly FetchedPackage[]
+  buildPackages?: readonly FetchedPackage[]
+  tools: string
+  work: string
+  epoch: number
+}
+
+export interface Answer {
+  /** `type mode uid:gid`, and what links point at, by path. */
+  paths: Record<string, string>
+  /** Texts of the files below /etc, /usr/lib and /seen, those that are small. */
+  texts: Record<string, string>
+  boot: string[]
+  notes: string[]
+  fault?: { code: string; message: string; hint: string | undefined }
+}
+
+const [question, answer] = process.argv.slice(2)
+const asked: Question = JSON.parse(readFileSync(question!, 'utf8'))
+const notes: string[] = []
+const report = new Report((event: Event) => {
+  if (event.type === 'note') notes.push(event.message)
+})
+writeFileSync(answer!, JSON.stringify(await made(asked)))
+
+async function made({ recipe: path, set, ...rest }: Question): Promise<Answer> {
+  try {
+    const recipe = await loadRecipe(path, { set })
+    const { tree, boot } = await makeSystem({ recipe, secrets: [], ...rest }, report)
+    const paths: Record<string, string> = {}
+    const texts: Record<string, string> = {}
+    for (const [name, inode] of tree) {
+      const target = inode.type === 'symlink' ? ` ${inode.target}` : ''
+      paths[name] = `${inode.type} ${inode.mode.toString(8)} ${inode.uid}:${inode.gid}${target}`
+      if (inode.type === 'file' && inode.sizeBytes < 20_000 && /^(?:etc|seen|opt|usr\/lib\/(?!modules|udev))/.test(name))
+        texts[name] = Buffer.from(await readContent(inode.content)).toString()
+    }
+    return { paths, texts, boot: [...boot.keys()], notes }
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error
+    return { paths: {}, texts: {}, boot: [], notes, fault: { code: error.code, message: error.message, hint: error.hint } }
+  }
+}
