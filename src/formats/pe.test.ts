@@ -89,17 +89,25 @@ test('decodePe() refuses an image cut off anywhere in its headers or sections', 
     assert.throws(() => decodePe(image.subarray(0, size)), Fault, `${size} bytes`)
 })
 
-test('extendPe() refuses a stub whose headers have no room', () => {
-  const stub = tinyPe({ sizeOfHeaders: 0x200 }) // one more fits behind the two
-  extendPe(stub, [{ name: '.a', sizeBytes: 1 }])
-  assert.throws(
-    () =>
-      extendPe(stub, [
-        { name: '.a', sizeBytes: 1 },
-        { name: '.b', sizeBytes: 1 },
-      ]),
-    refuses(/Cannot add 2 sections to stub: its headers have room for 1/),
-  )
+const many = (count: number) =>
+  Object.fromEntries(Array.from({ length: count }, (_, i) => [`.s${i}`, Buffer.from(`content ${i}`)]))
+
+test('extendPe() makes the headers longer where they have no room, up to where the first section lies in memory', () => {
+  const stub = tinyPe({ sizeOfHeaders: 0x200, text: Buffer.from('code') }) // one more fits behind the two
+  const image = extended(stub, many(100))
+  const pe = decodePe(image)
+  assert.equal(pe.sizeOfHeaders, 0x1200)
+  const content = (name: string) => `${sectionContent(image, findSection(pe, name)!)}`
+  assert.equal(content('.s99'), 'content 99')
+  assert.equal(content('.text'), 'code')
+  const inMemory = (bytes: Uint8Array) =>
+    decodePe(bytes)
+      .sections.slice(0, 2)
+      .map((s) => [s.virtualAddress, s.virtualSize])
+  assert.deepEqual(inMemory(image), inMemory(stub))
+  assert.throws(() => extended(stub, many(200)), refuses(/Cannot add 200 sections to stub: its headers have room for 1/))
+  stub.writeUInt32LE(28, TINY_PE.certificateEntry + 20) // it has debug data, found by its place in the file
+  assert.throws(() => extended(stub, many(2)), refuses(/its headers have room for 1/))
 })
 
 test('extendPe() refuses a stub that is signed, and an image of 4 GiB', () => {
@@ -135,6 +143,21 @@ oracle('objdump', 'objdump and ukify read the sections we added to the stub', as
   assert.match(dump, /\.linux\s+00001388[\s\S]*READONLY, CODE[\s\S]*\.osrel\s+00000005[\s\S]*READONLY, DATA/)
   const { stdout } = await judge.run(['ukify', 'inspect', 'x.efi', '--json=short'])
   assert.equal(JSON.parse(stdout)['.osrel'].text, 'ID=x\n')
+})
+
+oracle('objdump', 'objdump and ukify read a stub whose headers we made longer, and the stub as it was', async (_t, judge) => {
+  await judge.run(['cp', STUB, 'stub'])
+  const [first, last] = [many(60)['.s0']!, many(60)['.s59']!]
+  writeFileSync(
+    join(judge.dir, 'x.efi'),
+    extended(readFileSync(join(judge.dir, 'stub')), { ...many(60), '.osrel': Buffer.from('ID=x\n') }),
+  )
+  const disassembled = async (file: string) =>
+    (await judge.run(['objdump', '-d', '-j', '.text', file])).stdout.replace(/^.*file format.*$/m, '')
+  assert.equal(await disassembled('x.efi'), await disassembled('stub'))
+  const { stdout } = await judge.run(['ukify', 'inspect', 'x.efi', '--json=short', '--all'])
+  const found = JSON.parse(stdout)
+  assert.deepEqual([found['.s0'].size, found['.s59'].size, found['.osrel'].text], [first.length, last.length, 'ID=x\n'])
 })
 
 oracle('sbsign', 'our checksum is the one sbsign writes', async (_t, judge) => {

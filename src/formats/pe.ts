@@ -170,7 +170,8 @@ export interface ExtendedPe {
 }
 
 /** Plans an image with more sections. The contents are not needed for it, so that they can be written in place. */
-export function extendPe(image: Uint8Array, added: readonly NewSection[], options: { nxCompat?: boolean } = {}): ExtendedPe {
+export function extendPe(given: Uint8Array, added: readonly NewSection[], options: { nxCompat?: boolean } = {}): ExtendedPe {
+  const image = withHeaderRoom(given, added.length)
   const pe = decodePe(image, 'stub')
   if (pe.certificateTable.offset !== 0) throw new Fault('format', 'Cannot add sections to stub: it is signed already')
   const last = pe.sections.at(-1)
@@ -215,6 +216,35 @@ export function extendPe(image: Uint8Array, added: readonly NewSection[], option
   if (options.nxCompat === false)
     view.setUint16(pe.at.optional + optionalHeader.offset('dllCharacteristics'), pe.dllCharacteristics & ~NX_COMPAT, true)
   return { head, offsets, sizeBytes: fileEnd }
+}
+
+/**
+ * The image with room in its headers for more sections: as it is where there is enough, else with longer headers before its
+ * sections, up to where the first of them lies in memory. Nothing in memory moves.
+ */
+function withHeaderRoom(image: Uint8Array, count: number): Uint8Array {
+  const pe = decodePe(image, 'stub')
+  const headersEnd = Math.min(alignUp(pe.sizeOfHeaders, pe.fileAlignment), ...rawStarts(pe))
+  const needed = pe.at.sectionTable + (pe.sections.length + count) * sectionHeader.size
+  const shift = alignUp(Math.max(0, needed - headersEnd), pe.fileAlignment)
+  const firstAddress = Math.min(...pe.sections.map((section) => section.virtualAddress))
+  // Symbols and debug data are found by their place in the file, which would change.
+  const coff = coffHeader.decode(image, pe.at.coff)
+  const debugEntry = pe.at.certificateEntry + 2 * 8
+  const debugs =
+    pe.at.sectionTable >= debugEntry + 8 && new DataView(image.buffer, image.byteOffset).getUint32(debugEntry + 4, true)
+  if (shift === 0 || headersEnd + shift > firstAddress || coff.symbolTable !== 0 || debugs || pe.certificateTable.offset !== 0)
+    return image
+  const moved = Buffer.alloc(image.length + shift)
+  moved.set(image.subarray(0, headersEnd))
+  moved.set(image.subarray(headersEnd), headersEnd + shift)
+  for (const [i, section] of pe.sections.entries()) {
+    if (section.sizeOfRawData === 0) continue
+    const header = sectionHeader.encode({ ...section, pointerToRawData: section.pointerToRawData + shift })
+    moved.set(header, pe.at.sectionTable + i * sectionHeader.size)
+  }
+  moved.writeUInt32LE(headersEnd + shift, pe.at.optional + optionalHeader.offset('sizeOfHeaders'))
+  return moved
 }
 
 /** A copy of the image in which a section that exists has other content. It must fit where the old one was. */
