@@ -5,9 +5,10 @@
  */
 import assert from 'node:assert/strict'
 import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, normalize } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { isDeepStrictEqual } from 'node:util'
 import { loadRecipe, type Recipe } from '../src/recipe/recipe.ts'
 import { mkosiName, ROWS, settingNamed } from '../src/recipe/schema.ts'
 import { byName, summaryOf } from '../src/recipe/summary.ts'
@@ -70,7 +71,12 @@ const EXPLAINED: Readonly<Record<string, { why: string; alike: (value: any, side
     },
     OutputDirectory: {
       why: 'mkosi writes among the recipe’s own files unless mkosi.output/ is there or it is told otherwise',
-      alike: (value, side) => (side === 'theirs' ? (value ?? 'mkosi.output') : value),
+      alike: (value: string | null) => (value ?? 'mkosi.output').replace(/^.*\/(?=mkosi\.output$)/, ''),
+    },
+    RootPassword: { why: 'it is secret', alike: (value) => value?.[1] },
+    ExtraTrees: {
+      why: 'a target cannot leave the image: `..` is resolved when it is read',
+      alike: (value: Json[]) => value.map(({ Source, Target }) => ({ Source, Target: Target && normalize(Target) })),
     },
     Initrds: {
       why: 'ours names the default initrd, mkosi the file it will be in',
@@ -110,6 +116,48 @@ test('mkosi’s own folder reads as mkosi reads it', { skip: missing('MKOSI') },
   const folder = copyTo(judge, process.env['MKOSI']!)
   assert.deepEqual(await differencesIn(judge, folder, everyDistribution(readdirSync(join(folder, 'mkosi.profiles')))), [])
 })
+
+test('corners of the syntax read as mkosi reads them', { skip: missing('MKOSI') }, async () => {
+  using judge = judgeIn()
+  const folder = copyTo(judge, fileURLToPath(new URL('mkosi-corners', import.meta.url)))
+  const cases: Case[] = [
+    {},
+    { profiles: ['one'] },
+    { profiles: ['two', 'one'] },
+    { set: ['Packages=', 'Packages=only', 'Environment=A=cli', 'KernelCommandLine=cli'] },
+    { set: ['Format=directory'] },
+    { set: ['Format=tar', 'ImageVersion=2.1'] },
+    { set: ['ImageId=other', 'SplitArtifacts=tar', 'Bootable=no'] },
+    { set: ['Distribution=fedora', 'Architecture=arm64', 'Environment='] },
+  ]
+  assert.deepEqual(await differencesIn(judge, folder, cases), [])
+})
+
+test('the table of settings has mkosi’s sections, scopes, files, conditions and former names', {
+  skip: missing('MKOSI'),
+}, async () => {
+  using judge = judgeIn()
+  cpSync(process.env['MKOSI']!, join(judge.dir, 'mkosi'), { recursive: true })
+  const { stdout } = await judge.run(['env', `PYTHONPATH=${join(judge.dir, 'mkosi')}`, 'python3', '-c', PRINT_SETTINGS])
+  const differences = (JSON.parse(stdout) as Json[]).flatMap(({ name, ...theirs }) => {
+    const row = ROWS[settingNamed(name) ?? '']
+    if (name === 'Incremental' || row === undefined) return row ? [] : [`${name} is no setting of ours`]
+    const { section, scope, files = [], formerly = [], fileText = false, match } = row
+    const ours = { section, scope, files, formerly, fileText, match: match !== undefined }
+    return isDeepStrictEqual(ours, theirs) ? [] : [`${name}: ours ${JSON.stringify(ours)}, mkosi’s ${JSON.stringify(theirs)}`]
+  })
+  assert.deepEqual(differences, [])
+})
+
+const PRINT_SETTINGS = `
+import json
+from mkosi.config import SETTINGS
+print(json.dumps([{
+    'name': s.name, 'section': s.section, 'scope': str(s.scope).replace('_', '-'),
+    'files': [*s.path_suffixes, *s.recursive_path_suffixes], 'fileText': s.path_read_text,
+    'formerly': list(s.compat_names), 'match': s.match is not None,
+} for s in SETTINGS]))
+`
 
 /** No profile with every distribution, and every profile with one. */
 const everyDistribution = (profiles: readonly string[]): Case[] => [
