@@ -73,7 +73,7 @@ const EXPLAINED: Readonly<Record<string, { why: string; alike: (value: any, side
       why: 'mkosi writes among the recipe’s own files unless mkosi.output/ is there or it is told otherwise',
       alike: (value: string | null) => (value ?? 'mkosi.output').replace(/^.*\/(?=mkosi\.output$)/, ''),
     },
-    RootPassword: { why: 'it is secret', alike: (value) => value?.[1] },
+    RootPassword: { why: 'it is secret', alike: (value) => value?.[1] ?? null },
     ExtraTrees: {
       why: 'a target cannot leave the image: `..` is resolved when it is read',
       alike: (value: Json[]) => value.map(({ Source, Target }) => ({ Source, Target: Target && normalize(Target) })),
