@@ -24,7 +24,7 @@ export function hermeticSources({ imageId, imageVersion }: Omit<HermeticOptions,
     .replaceAll('%', '%%')
   const verity = (role: string) => `Verity=${role}\nVerityMatchKey=usr\nSplitName=%t.%U\n`
   return sources({
-    '00-esp': `Type=esp\nFormat=vfat\nCopyFiles=/efi:/\nSizeMinBytes=512M\nSplitName=-\n`,
+    '00-esp': `Type=esp\nFormat=vfat\nCopyFiles=/boot:/\nCopyFiles=/efi:/\nSizeMinBytes=512M\nSplitName=-\n`,
     '10-usr-verity-sig': `Type=usr-verity-sig\nLabel=${label}_verity_sig\n${verity('signature')}`,
     '11-usr-verity': `Type=usr-verity\nLabel=${label}_verity\nMinimize=best\n${verity('hash')}`,
     '12-usr': `Type=usr\nLabel=${label}\nFormat=erofs\nCompression=zstd\nCopyFiles=/usr:/\nMinimize=best\nAddValidateFS=no\n${verity('data')}`,
