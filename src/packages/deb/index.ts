@@ -65,6 +65,7 @@ const TEXTS = [
 ] as const
 const WIDTH = TEXTS.length
 const PROVIDES = WIDTH - 1
+const FILENAME = 2
 const FIRST_RELATION = 6
 const OTHERS = [
   'Enhances',
@@ -223,7 +224,8 @@ function scanned(text: Buffer, names: NameTable, source: string) {
       if (at[2 * PACKAGE]! < 0 || !isName(text, at[2 * PACKAGE]!, at[2 * PACKAGE + 1]!)) throw refuse('its name is not one')
       if (!VERSION_TEXT.test(value(0))) throw refuse(`its Version ${JSON.stringify(value(0))} is missing or not one`)
       if (!/^[a-z0-9-]+$/.test(value(1))) throw refuse('its Architecture is missing or not one')
-      if (!isSafePath(value(2))) throw refuse(`its Filename ${JSON.stringify(value(2))} does not stay inside the repository`)
+      if (!isSafePath(value(FILENAME).replace(HERE, '')))
+        throw refuse(`its Filename ${JSON.stringify(value(FILENAME))} does not stay inside the repository`)
       if (!/^[0-9a-fA-F]{64}$/.test(value(SHA256))) throw refuse('its SHA256 is missing or not a digest')
       if (!/^\d{1,15}$/.test(value(SIZE))) throw refuse('its Size is missing or not a number')
       recordName.push(named)
@@ -232,8 +234,10 @@ function scanned(text: Buffer, names: NameTable, source: string) {
       installed.push(Math.min(0xffff_ffff, Number.parseInt(value(INSTALLED), 10) || 0))
       flags.push(flagsOf(value))
       for (let f = 0; f < WIDTH; f++) {
-        const start = Math.max(0, at[2 * f]!)
+        let start = Math.max(0, at[2 * f]!)
         let end = Math.max(0, at[2 * f + 1]!)
+        // Flat repositories name their files from where they stand: `./x.deb`.
+        if (f === FILENAME) start += HERE.exec(value(f))?.[0].length ?? 0
         if (f < FIRST_RELATION) {
           const fold = text.subarray(start, end).indexOf(10)
           if (fold >= 0) end = start + fold
@@ -264,6 +268,8 @@ function flagsOf(value: (f: number) => string): number {
 
 /** What dpkg can compare; stricter than that would refuse archives that apt reads. */
 const VERSION_TEXT = /^(?:\d{1,9}:[A-Za-z0-9.+~:-]+|[A-Za-z0-9.+~-]+)$/
+
+const HERE = /^(?:\.\/+)*/
 
 const isSafePath = (path: string) =>
   /^[!-~]+$/.test(path) && !path.startsWith('/') && !path.split('/').some((part) => part === '' || part === '.' || part === '..')

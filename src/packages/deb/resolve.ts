@@ -72,8 +72,7 @@ function resolved(universe: Universe, offer: Offer, set: ReadonlySet<Offer>, why
     version: p.version,
     architecture: p.architecture,
     repository: offer.repository,
-    // Flat repositories name their files from where they stand: `./x.deb`.
-    filename: p.filename.replace(/^(?:\.\/+)+/, ''),
+    filename: p.filename,
     sizeBytes: p.sizeBytes,
     sha256: p.sha256,
     essential: p.essential,
