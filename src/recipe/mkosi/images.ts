@@ -8,6 +8,9 @@ import { builtinFolder } from './builtin.ts'
 import { parseConfiguration } from './parse.ts'
 import { copyOf, current, newReading, type Reading, type Value } from './state.ts'
 
+/** The name of the initrd that is built from packages. */
+export const DEFAULT_INITRD = 'default-initrd'
+
 export type Finished = Map<Key, Value>
 
 /** Every setting's value at the end of reading. */
@@ -37,7 +40,7 @@ export function readSubimages(main: Reading, finished: Finished): Reading[] {
 
 /** The initrd that is built from packages, read from the built-in configuration upon what the main image says of it. */
 export function readDefaultInitrd(main: Reading, finished: Finished): Reading {
-  const reading = newReading(main.folder, 'default-initrd')
+  const reading = newReading(main.folder, DEFAULT_INITRD)
   for (const key of KEYS) {
     const value = finished.get(key)!
     if (scopeIs(key, 'universal', 'multiversal')) reading.cli.set(key, value)

@@ -1,12 +1,14 @@
 /** A folder in mkosi's format as a recipe. */
 import { existsSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Fault } from '../../base/fault.ts'
 import { nearest } from '../../base/nearest.ts'
 import type { ImageRecipe, LoadOptions, Recipe } from '../recipe.ts'
 import type { Assignment } from '../values.ts'
 import { assign, readValue } from './assign.ts'
-import { finish, imageOf, inOrder, readDefaultInitrd, readSubimages } from './images.ts'
+import { configured } from './configure.ts'
+import { execute } from './execute.ts'
+import { DEFAULT_INITRD, finish, imageOf, inOrder, readDefaultInitrd, readSubimages } from './images.ts'
 import { parseConfiguration } from './parse.ts'
 import { copyOf, type Folder, newReading, type Reading } from './state.ts'
 
@@ -31,38 +33,74 @@ export interface LoadMkosi {
   problems: Folder['problems']
 }
 
-export async function loadMkosi({ directory, configDirectory, options, set, problems }: LoadMkosi): Promise<Recipe> {
-  const folder: Folder = {
-    directory,
-    configDirectory,
-    env: options.env ?? {},
-    problems,
-    anyValue: options.anyValue ?? false,
-    notes: new Set(),
-    knownProfiles: new Set(),
-    printed: new Map(),
+export async function loadMkosi(what: LoadMkosi): Promise<Recipe> {
+  const { problems } = what
+  const ofCommandLine = [...problems]
+  const printed = new Map<string, string>()
+  // What executable files print may make others be asked for: read again until all is known.
+  for (let round = 0; ; round++) {
+    problems.splice(0, Number.POSITIVE_INFINITY, ...ofCommandLine)
+    const folder = folderOf(what, printed)
+    const { recipe, readings } = readImages(folder, what)
+    if (folder.asked.size === 0 || round === MOST_ROUNDS) return problems.length > 0 ? recipe : configured(recipe, readings)
+    for (const file of folder.asked) printed.set(file, await printedBy(file, folder))
   }
+}
+
+/** Each round knows what one more layer of files prints; no recipe has this many. */
+const MOST_ROUNDS = 8
+
+const folderOf = ({ directory, configDirectory, options, problems }: LoadMkosi, printed: Folder['printed']): Folder => ({
+  directory,
+  configDirectory,
+  env: options.env ?? {},
+  problems,
+  anyValue: options.anyValue ?? false,
+  notes: new Set(),
+  knownProfiles: new Set(),
+  printed,
+  asked: new Set(),
+})
+
+const printedBy = (file: string, { directory }: Folder): Promise<string> => execute({ file, workdir: dirname(file), directory })
+
+interface Images {
+  recipe: Recipe
+  /** What each image was read from, by its name. */
+  readings: ReadonlyMap<string, Reading>
+}
+
+function readImages(folder: Folder, { options, set, problems }: LoadMkosi): Images {
   const main = newReading(folder, 'main')
   fromCommandLine(main, options.profiles ?? [], set)
-  parseConfiguration(main, configDirectory, configDirectory, { profiles: true, local: true })
+  parseConfiguration(main, folder.configDirectory, folder.configDirectory, { profiles: true, local: true })
   const finished = finish(main)
   const before = copyOf(main)
-  const subimages = readSubimages(main, finished).map(imageOf)
+  const readings = readSubimages(main, finished)
+  const subimages = readings.map(imageOf)
   const recipe = imageOf(main)
-  const dependencies =
-    main.cli.has('dependencies') || main.config.has('dependencies')
-      ? recipe.settings.dependencies
-      : subimages.map(({ name }) => name)
-  const wantsInitrd = (image: ImageRecipe) => image.settings.initrds.includes('default')
-  if ([recipe, ...subimages].some(wantsInitrd)) subimages.push(imageOf(readDefaultInitrd(before, finished)))
+  const explicit = main.cli.has('dependencies') || main.config.has('dependencies')
+  const dependencies = explicit ? recipe.settings.dependencies : subimages.map(({ name }) => name)
+  if ([recipe, ...subimages].some(wantsInitrd)) {
+    const initrd = readDefaultInitrd(before, finished)
+    readings.push(initrd)
+    subimages.push(imageOf(initrd))
+  }
   checkProfiles(main, recipe)
-  if (problems.length > 0) return { ...recipe, ...rest(folder, []) }
-  const images = inOrder(subimages, [...dependencies, ...(wantsInitrd(recipe) ? ['default-initrd'] : [])], (image) => [
-    ...(image.settings.dependencies ?? []),
-    ...(wantsInitrd(image) && image.name !== 'default-initrd' ? ['default-initrd'] : []),
-  ])
-  return { ...recipe, ...rest(folder, images) }
+  const images = problems.length > 0 ? [] : inOrder(subimages, needsOf(recipe, dependencies), needsOf)
+  return {
+    recipe: { ...recipe, ...rest(folder, images) },
+    readings: new Map([main, ...readings].map((reading) => [reading.image, reading])),
+  }
 }
+
+const wantsInitrd = (image: ImageRecipe): boolean => image.settings.initrds.includes('default')
+
+/** The images that one is made of. */
+const needsOf = (image: ImageRecipe, dependencies: readonly string[] = image.settings.dependencies): string[] => [
+  ...dependencies,
+  ...(wantsInitrd(image) && image.name !== DEFAULT_INITRD ? [DEFAULT_INITRD] : []),
+]
 
 const rest = (folder: Folder, subimages: readonly ImageRecipe[]) => ({
   directory: folder.directory,

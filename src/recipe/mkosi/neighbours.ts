@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path'
 import { Fault } from '../../base/fault.ts'
 import { KEYS, ROWS } from '../schema.ts'
 import { assign, readValue } from './assign.ts'
+import { isExecutable } from './execute.ts'
 import { type FileAt, shownFile } from './place.ts'
 import { type Reading, scopeProblem } from './state.ts'
 
@@ -16,6 +17,7 @@ export function applyNeighbours(reading: Reading, at: FileAt): void {
       const path = join(at.directory, name)
       try {
         const text = row.fileText ? textOf(reading, path) : name
+        if (text === undefined) continue
         assign(reading.config, key, text, readValue(reading, key, text, at.directory), shownFile(reading, path))
       } catch (error) {
         if (!(error instanceof Fault)) throw error
@@ -35,11 +37,20 @@ function filesNamed(directory: string, name: string): string[] {
   return found.sort((a, b) => (a < b ? -1 : 1)).map((file) => join(folder, file))
 }
 
-/** What the file says: its content, or what it printed when it was run. */
-function textOf(reading: Reading, path: string): string {
-  const printed = reading.folder.printed.get(path)
-  if (printed !== undefined) return printed.replace(/\n+$/, '')
+/** What the file says: its content, or what it printed when it was run; nothing when it is still to be run. */
+function textOf(reading: Reading, path: string): string | undefined {
+  const { printed, asked } = reading.folder
+  const stat = statSync(path)
+  if (!stat.isFile() || stat.size > MOST_BYTES) throw new Fault('recipe', `expected a file of at most ${MOST_BYTES} bytes`)
+  if (isExecutable(path)) {
+    const text = printed.get(path)
+    if (text === undefined) asked.add(path)
+    return text?.replace(/\n+$/, '')
+  }
   const text = readFileSync(path, 'utf8')
-  if (text.startsWith('#!')) throw new Fault('recipe', `it is a script and not executable`, { hint: `chmod +x ${path}` })
+  if (text.startsWith('#!')) throw new Fault('recipe', `it is a script and not executable; chmod +x ${path}`)
   return text.replace(/\n+$/, '')
 }
+
+/** Most bytes of a file that holds one value. */
+const MOST_BYTES = 1 << 20

@@ -27,7 +27,9 @@ export interface Folder {
   /** Profiles that some file is for, and names that some condition asks about. */
   knownProfiles: Set<string>
   /** What executable files among the configuration printed, by path. */
-  printed: Map<string, string>
+  printed: ReadonlyMap<string, string>
+  /** Executable files of which it is not known yet what they print. */
+  asked: Set<string>
 }
 
 export interface Reading {
