@@ -4,30 +4,17 @@ import { test } from 'node:test'
 import { oracle } from '../../../test/oracle.ts'
 import { madeDirectory, madeFile } from '../../tree/content.ts'
 import { type Inode, treeOf } from '../../tree/tree.ts'
+import { extensionSources, rootSources } from '../repart/builtin.ts'
 import { parseDefinitions } from '../repart/definition.ts'
 import { specifiersOf } from '../repart/specifiers.ts'
-import { diskDefinitions, espDefinitions, extensionDefinitions, protectionOf, writeDefinitions } from './definitions.ts'
+import { espDefinitions, protectionOf, writeDefinitions } from './definitions.ts'
 
-const parse = (sources: ReturnType<typeof extensionDefinitions>) =>
+const parse = (sources: ReturnType<typeof espDefinitions>) =>
   parseDefinitions(sources, { architecture: 'x86-64', specifiers: specifiersOf('', 'x86-64') })
-
-test('an extension has the partitions that its protection asks for', () => {
-  const types = (protection: 'none' | 'hash' | 'signed') =>
-    parse(extensionDefinitions('sysext', protection)).map(({ type, verity }) => [type.designator, verity])
-  assert.deepEqual(types('none'), [['root', 'off']])
-  assert.deepEqual(types('hash'), [
-    ['root', 'data'],
-    ['root-verity', 'hash'],
-  ])
-  assert.deepEqual(types('signed').at(-1), ['root-verity-sig', 'signature'])
-  const copied = (format: 'sysext' | 'confext' | 'portable') =>
-    parse(extensionDefinitions(format, 'none'))[0]!.copyFiles.map(({ source }) => source)
-  assert.deepEqual([copied('sysext').length, copied('confext').length, copied('portable').length], [2, 1, 1])
-})
 
 // biome-ignore format: table
 const PROTECTIONS: [verity: Parameters<typeof protectionOf>[0], hasKey: boolean, protection: string][] = [
-  ['auto', false, 'none'], ['auto', true, 'signed'], ['disabled', true, 'none'], ['hash', false, 'hash'], ['hash', true, 'hash'],
+  ['auto', false, 'unprotected'], ['auto', true, 'signed'], ['disabled', true, 'unprotected'], ['hash', false, 'hash'], ['hash', true, 'hash'],
   ['signed', true, 'signed'], ['defer', false, 'signed'],
 ]
 for (const [verity, hasKey, protection] of PROTECTIONS) {
@@ -37,21 +24,21 @@ for (const [verity, hasKey, protection] of PROTECTIONS) {
 
 test('an ESP has room for what is in /boot and /efi, and at least what FAT32 takes', () => {
   const big: Inode = { ...madeFile('', 0), sizeBytes: 300 << 20, content: { path: '/gone' } }
-  const sizes = (entries: [string, Inode][], sectorSize: number) =>
-    parse(espDefinitions(treeOf(entries, madeDirectory(0)), sectorSize)).map((d) => [d.sizeMinBytes, d.sizeMaxBytes])[0]!
-  assert.deepEqual(sizes([], 512), [36 << 20, (36 << 20) + 4096])
-  assert.deepEqual(sizes([], 4096), [260 << 20, (260 << 20) + 4096])
-  assert.equal(sizes([['boot/EFI/Linux/a.efi', big]], 512)[0], 310 << 20)
-  assert.equal(sizes([['bootstrap', big]], 512)[0], 36 << 20)
+  const sizes = (entries: [string, Inode][], sectorSize: 512 | 4096) =>
+    parse(espDefinitions(treeOf(entries, madeDirectory(0)), sectorSize)).map((d) => d.sizeMinBytes)[0]
+  assert.equal(sizes([], 512), 36 << 20)
+  assert.equal(sizes([], 4096), 260 << 20)
+  assert.equal(sizes([['boot/EFI/Linux/a.efi', big]], 512), 310 << 20)
+  assert.equal(sizes([['bootstrap', big]], 512), 36 << 20)
 })
 
 oracle('systemd-repart', 'systemd-repart reads what writeDefinitions() wrote', async (_t, judge) => {
   const empty = treeOf([], madeDirectory(0))
   const all = {
-    sysext: extensionDefinitions('sysext', 'hash'),
-    confext: extensionDefinitions('confext', 'none'),
+    sysext: extensionSources({ kind: 'sysext', verity: 'hash' }),
+    confext: extensionSources({ kind: 'confext', verity: 'unprotected' }),
     esp: espDefinitions(empty, 512),
-    disk: diskDefinitions({ bootable: true, rootFormat: 'ext4' }),
+    disk: rootSources({ bootable: true, fileSystem: 'ext4' }),
   }
   for (const folder of ['boot', 'efi', 'etc', 'opt', 'usr']) mkdirSync(`${judge.dir}/root/${folder}`, { recursive: true })
   for (const [name, definitions] of Object.entries(all)) {
@@ -66,7 +53,7 @@ oracle('systemd-repart', 'systemd-repart reads what writeDefinitions() wrote', a
       name,
     )
   }
-  await writeDefinitions(`${judge.dir}/signed.repart.d`, extensionDefinitions('sysext', 'signed'))
+  await writeDefinitions(`${judge.dir}/signed.repart.d`, extensionSources({ kind: 'sysext', verity: 'signed' }))
   const written = readdirSync(`${judge.dir}/signed.repart.d`)
   assert.deepEqual(written, ['10-root.conf', '20-root-verity.conf', '30-root-verity-sig.conf'])
   assert.match(readFileSync(`${judge.dir}/sysext.repart.d/10-root.conf`, 'utf8'), /^\[Partition\]\nType=root\n/)
