@@ -271,6 +271,19 @@ test('makeUki() makes a UKI that nobody signed, without policies', async () => {
   assert.equal(uki.profiles.length, 4)
 })
 
+test('makeUki() puts microcode before the initrds of a stub that has no place for it, and refuses it profiles', async () => {
+  const stub = tinyPe({ text: Buffer.from('#### LoaderInfo: systemd-stub 252.38 ####') })
+  stub.write('.sdmagic', stub.indexOf('.text\0'))
+  const { bytes } = await makeUki({ ...INPUT, stub: { bytes: stub } })
+  const sections = new Map(sectionsOf(bytes))
+  assert.ok(!sections.has('.ucode'))
+  assert.match(sections.get('.initrd')!, /^microcode\0*first\0*second archive/)
+  await assert.rejects(
+    makeUki({ ...INPUT, stub: { bytes: stub }, profiles: [RESCUE] }),
+    /profiles need systemd-stub 257 or newer, the image has 252/,
+  )
+})
+
 test('makeUki() signs the kernel inside where it is to, and takes one that is compressed', async () => {
   const { bytes, kernel } = await makeUki({
     ...INPUT,

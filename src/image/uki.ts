@@ -67,13 +67,14 @@ export interface Uki {
 }
 
 /** Makes and signs a UKI. The same input gives the same bytes. It is written once, in place, into memory of its size. */
-export async function makeUki(input: UkiInput): Promise<Uki> {
-  const banks = input.banks ?? ['sha256']
-  checkInput(input, banks)
+export async function makeUki(given: UkiInput): Promise<Uki> {
+  const banks = given.banks ?? ['sha256']
+  checkInput(given, banks)
+  const plainStub = await readWhole(given.stub)
+  const input = fitToStub(given, plainStub)
   const { db } = input.signers
   const kernel = await kernelOf(input)
   const nxCompat = (decodePe(kernel, 'kernel').dllCharacteristics & NX_COMPAT) !== 0
-  const plainStub = await readWhole(input.stub)
   const sbat = sbatOf([plainStub, kernel], input.sbat ?? UKI_SBAT)
   const stub = replaceSection(plainStub, '.sbat', sbat)
 
@@ -98,6 +99,24 @@ export async function makeUki(input: UkiInput): Promise<Uki> {
     sections: [inStub, ...placed].map(({ name, sizeBytes }) => ({ name, sizeBytes })),
   }
 }
+
+/** What older stubs do not know yet is put where they look for it, or refused. */
+function fitToStub(input: UkiInput, stub: Uint8Array): UkiInput {
+  const section = findSection(decodePe(stub, 'stub'), '.sdmagic')
+  const magic = section ? Buffer.from(sectionContent(stub, section)).toString('latin1') : ''
+  const version = Number(/systemd-stub (\d+)/.exec(magic)?.[1] ?? Number.POSITIVE_INFINITY)
+  if (version < PROFILES_SINCE && input.profiles?.length) {
+    const why = `profiles need systemd-stub ${PROFILES_SINCE} or newer, the image has ${version}`
+    throw new Fault('recipe', `Cannot make UKI: ${why}`, { hint: 'leave out UnifiedKernelImageProfiles=' })
+  }
+  if (version >= MICROCODE_SINCE) return input
+  const { microcode = [], ...rest } = input
+  return { ...rest, initrds: [...[microcode].flat(), ...input.initrds] }
+}
+
+/** The versions of systemd-stub that first read `.ucode` and `.profile`. */
+const MICROCODE_SINCE = 256
+const PROFILES_SINCE = 257
 
 type PlacedPart = MeasuredSection & { target: Uint8Array }
 
