@@ -3,9 +3,10 @@
  * systemd's programs make of it, what is removed at the end. Source: mkosi(1), "EXECUTION FLOW".
  */
 import { existsSync, lstatSync } from 'node:fs'
-import { link, mkdir, readFile, rm, symlink, utimes } from 'node:fs/promises'
+import { link, mkdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises'
 import { basename, dirname, extname, join } from 'node:path'
 import type { Report } from '../base/report.ts'
+import { withoutUnusedModules } from '../image/kernel-modules.ts'
 import { findGlob } from '../image/system/globs.ts'
 import { installedKernels, placeKernels } from '../image/system/kernel.ts'
 import { extensionRelease, withFields } from '../image/system/os-release.ts'
@@ -14,49 +15,13 @@ import { programIn, writeInside } from '../image/system/programs.ts'
 import { rootPasswordHash } from '../image/system/root-password.ts'
 import { AUTOLOGIN, type Files, SSH } from '../image/system/units.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
-import { resolveInside } from '../run/inside.ts'
 import { run, SYSTEM_PATH } from '../run/process.ts'
 import { readTree } from '../tree/from-disk.ts'
 import { type Inode, parentOf, type Tree } from '../tree/tree.ts'
+import { at, exists, isExtension } from './prepare.ts'
 import { removePackages } from './remove.ts'
 
-const EXTENSIONS = ['sysext', 'confext', 'addon']
-
-const isExtension = ({ settings }: ImageRecipe): boolean => settings.overlay || EXTENSIONS.includes(settings.format)
 const isExtensionOrPortable = (image: ImageRecipe): boolean => isExtension(image) || image.settings.format === 'portable'
-
-const at = (root: string, path: string): string => `${root}/${resolveInside(root, `/${path}`)}`
-const exists = (root: string, path: string): boolean => lstatSync(at(root, path), { throwIfNoEntry: false }) !== undefined
-
-/** State of one machine, which packages may have made while they were configured. */
-const MACHINE_STATE = [
-  'var/lib/systemd/random-seed',
-  'var/lib/systemd/credential.secret',
-  'etc/machine-info',
-  'var/lib/dbus/machine-id',
-]
-
-/**
- * What mkosi puts into a root that packages are installed into: a machine id that is still to be made, mount points for
- * the boot partitions, and a word for kernel-install. `before` and `after` the packages; `based` upon a tree that has all.
- */
-export async function prepareRoot(image: ImageRecipe, root: string, when: 'before' | 'after' | 'based'): Promise<void> {
-  if (isExtension(image)) return
-  if (when !== 'based') await writeMachineId(image, root, when)
-  if (when === 'before') return
-  if (when === 'after') {
-    for (const folder of ['efi', 'boot']) await mkdir(at(root, folder), { recursive: true, mode: 0o500 })
-    await mkdir(at(root, 'boot/loader'), { recursive: true, mode: 0o700 })
-    if (!exists(root, 'boot/loader/entries.srel')) await writeInside(root, 'boot/loader/entries.srel', 'type1\n', 0o600)
-  }
-  for (const path of MACHINE_STATE) await rm(at(root, path), { force: true })
-}
-
-/** Before the packages, so that none makes one of its own; and after, because one does all the same. */
-async function writeMachineId({ settings }: ImageRecipe, root: string, when: 'before' | 'after'): Promise<void> {
-  if (when === 'after' && !exists(root, 'etc')) return
-  await writeInside(root, 'etc/machine-id', `${settings.machineId?.replaceAll('-', '') ?? 'uninitialized'}\n`, 0o444)
-}
 
 export interface Places {
   root: string
@@ -64,7 +29,8 @@ export interface Places {
   epoch: number
 }
 
-const installed = (image: ImageRecipe, { root, tools, epoch }: Places): programs.Installed => ({
+/** An image's root, for the programs that work on it. */
+export const installedIn = (image: ImageRecipe, { root, tools, epoch }: Places): programs.Installed => ({
   root,
   tools,
   epoch,
@@ -75,19 +41,34 @@ const installed = (image: ImageRecipe, { root, tools, epoch }: Places): programs
 export async function indexRoot(image: ImageRecipe, places: Places, report: Report): Promise<void> {
   await placeKernels(places.root)
   if (!image.settings.overlay && !isExtensionOrPortable(image)) await indexModules(image, places, report)
-  if (!isExtension(image)) await programs.runHwdb(installed(image, places), report)
+  if (!isExtension(image)) await programs.runHwdb(installedIn(image, places), report)
 }
 
-async function indexModules(image: ImageRecipe, places: Places, report: Report): Promise<void> {
+/** Removes modules and firmware that rules leave out; `KernelModules=` and its kin. */
+async function chooseModules({ settings }: ImageRecipe, root: string, report: Report): Promise<boolean> {
+  const { architecture, kernelModules: modules, kernelModulesExclude: modulesExclude } = settings
+  const { firmwareFiles: firmware, firmwareExclude } = settings
+  if ([modules, modulesExclude, firmware, firmwareExclude].every((rules) => rules.length === 0)) return false
+  return report.step('Choose kernel modules', async () => {
+    const whole = readTree(root, { exclude: (path) => !/^(?:usr(?:\/lib(?:\/(?:modules|firmware)(?:\/.*)?)?)?)?$/.test(path) })
+    const left = await withoutUnusedModules(whole, { architecture, modules, modulesExclude, firmware, firmwareExclude })
+    const gone = [...whole.keys()].filter((path) => !left.has(path))
+    for (const path of gone) await rm(`${root}/${path}`, { recursive: true, force: true })
+    return gone.length > 0
+  })
+}
+
+async function indexModules(image: ImageRecipe, places: Places, report: Report, changed = false): Promise<void> {
   for (const kernel of installedKernels(places.root)) {
     const folder = join(places.root, 'usr/lib/modules', kernel)
     const indexes = ['modules.dep', 'modules.dep.bin', 'modules.symbols', 'modules.symbols.bin']
-    if (indexes.every((name) => existsSync(join(folder, name))) && !(await isStale(folder))) continue
+    const isIndexed = indexes.every((name) => existsSync(join(folder, name)))
+    if (!changed && isIndexed && !(await isStale(folder))) continue
     if (programIn(places.root, 'depmod') === undefined) {
       report.tell({ type: 'note', level: 'warning', message: `depmod is not in the image: no index of ${kernel}'s modules` })
       continue
     }
-    await programs.runDepmod(kernel, installed(image, places), report)
+    await programs.runDepmod(kernel, installedIn(image, places), report)
   }
 }
 
@@ -114,7 +95,7 @@ export interface Finish extends Places {
 export async function finishRoot(finish: Finish, report: Report): Promise<Tree> {
   const { image, root } = finish
   const { settings } = image
-  const here = installed(image, finish)
+  const here = installedIn(image, finish)
   await placeKernels(root)
   await report.step('Write settings', () => writeSettings(finish))
   if (!isExtension(image)) {
@@ -123,13 +104,15 @@ export async function finishRoot(finish: Finish, report: Report): Promise<Tree> 
     await programs.runTmpfiles(here, report)
     await programs.runPresets(here, report)
   }
+  const changed = !settings.overlay && (await chooseModules(image, root, report))
   if (!isExtensionOrPortable(image)) {
-    await indexModules(image, finish, report)
+    await indexModules(image, finish, report, changed)
     const { locale, localeMessages, keymap, timezone, hostname, rootShell, rootPassword, seed } = settings
     const password = rootPassword === undefined ? undefined : rootPasswordHash(rootPassword, seed)
     const credentials = !(settings.format === 'cpio' && settings.makeInitrd)
     const answers = { locale, localeMessages, keymap, timezone, hostname, rootShell }
     await programs.runFirstboot({ ...answers, rootPasswordHash: password, credentials }, here, report)
+    await clampPasswords(root, finish.epoch)
   }
   const boot = await saveBoot(root, finish.saved)
   await removePackages(here, settings.removePackages, report)
@@ -138,6 +121,21 @@ export async function finishRoot(finish: Finish, report: Report): Promise<Tree> 
   if (isExtension(image))
     await run(['find', root, '-mindepth', '1', '-type', 'd', '-empty', '-delete'], { env: { PATH: SYSTEM_PATH } })
   return boot
+}
+
+/** No password was changed after `epoch`: some programs write the day of the build. */
+async function clampPasswords(root: string, epoch: number): Promise<void> {
+  const today = Math.floor(epoch / 86_400)
+  for (const name of ['shadow', 'shadow-']) {
+    const path = at(root, `etc/${name}`)
+    if (!exists(root, `etc/${name}`)) continue
+    const text = await readFile(path, 'utf8')
+    const clamped = text.replace(/^([^:\n]*:[^:\n]*:)(\d+)/gm, (line, before, day) =>
+      Number(day) > today ? `${before}${today}` : line,
+    )
+    // into the same file, which keeps its owner and mode
+    if (clamped !== text) await writeFile(path, clamped)
+  }
 }
 
 async function writeSettings({ image, root, epoch, verityCertificate }: Finish): Promise<void> {
@@ -234,7 +232,7 @@ async function saveBoot(root: string, folder: string): Promise<Tree> {
 
 const METADATA: readonly [program: string, paths: readonly string[]][] = [
   ['dpkg', ['var/lib/dpkg']],
-  ['apt', ['var/lib/apt', 'var/cache/apt']],
+  ['apt-get', ['var/lib/apt', 'var/cache/apt']],
 ]
 
 /** The database of packages goes where nothing in the image would read it; see `CleanPackageMetadata=`. */
@@ -268,7 +266,7 @@ export function withoutBase(tree: Tree, bases: readonly Tree[]): Tree {
 
 /** Logs and caches that hold the time of the build, or numbers of its disk: two builds would differ by them alone. */
 const TRACES =
-  /^var\/(?:log\/(?:dpkg|alternatives|bootstrap|fontconfig)\.log|log\/apt\/.*|cache\/ldconfig\/aux-cache|cache\/debconf\/.*-old|lib\/dpkg\/.*-old)$/
+  /^var\/(?:log\/(?:dpkg|alternatives|bootstrap|fontconfig)\.log|log\/apt\/.*|cache\/ldconfig\/aux-cache|cache\/debconf\/.*-old|lib\/dpkg\/(?:.*-old|lock-frontend))$/
 
 /** The tree with no time after `epoch` and without what tells one build from another. Hard links stay hard links. */
 export function withoutTraces(tree: Tree, epoch: number): Tree {

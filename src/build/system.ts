@@ -16,7 +16,8 @@ import { run, SYSTEM_PATH } from '../run/process.ts'
 import { addTree } from '../tree/add.ts'
 import { readTree } from '../tree/from-disk.ts'
 import type { Inode, Tree } from '../tree/tree.ts'
-import { finishRoot, indexRoot, prepareRoot, removeFiles, withoutBase, withoutTraces } from './finish.ts'
+import { finishRoot, indexRoot, installedIn, removeFiles, withoutBase, withoutTraces } from './finish.ts'
+import { prepareRoot, removeMachineState, settleRoot } from './prepare.ts'
 import { runScripts, type ScriptPlaces } from './scripts.ts'
 
 export interface SystemInput {
@@ -67,8 +68,8 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
     await report.step(`Copy ${source}`, () => addTree(root, { source, target: '/', keep: true }, epoch))
   }
   await addTrees(settings.skeletonTrees, places, input, report)
-  const isInstalled = input.packages.length > 0 && bases.length === 0
-  if (!settings.hermeticUsr && isInstalled) await prepareRoot(image, root, 'before')
+  const isNew = !settings.hermeticUsr && input.packages.length > 0 && bases.length === 0
+  if (isNew) await prepareRoot(image, root)
   const install = async (into: string, packages: readonly FetchedPackage[], name: string) => {
     if (packages.length === 0) return
     await report.step(name, async (report) => {
@@ -77,7 +78,8 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
     })
   }
   await install(root, input.packages, 'Install packages')
-  if (!settings.hermeticUsr) await prepareRoot(image, root, isInstalled ? 'after' : 'based')
+  if (isNew) await settleRoot(image, installedIn(image, places))
+  if (!settings.hermeticUsr) await removeMachineState(root)
   await runScripts('prepare', settings.prepareScripts, places, report)
   if (settings.buildScripts.length > 0) await runBuild(places, input, install, report)
   if (!settings.hermeticUsr) await indexRoot(image, places, report)
