@@ -155,6 +155,31 @@ describe('installDebian()', { skip: notBaked }, () => {
     })
   })
 
+  test('comes upon what is there: its triggers run, its database and files stay, its files are not taken', () => {
+    const late = made(
+      'late',
+      { 'usr/share/soup/late': 'basil', 'usr/share/late': '' },
+      { preinst: '#!/bin/sh\necho "preinst late $(test -e /usr/share/late && echo late || echo early)" >>/var/lib/soup\n' },
+      'Depends: soup\n',
+    )
+    const commands = [
+      'dpkg --audit; dpkg --verify',
+      'tail -n 2 /var/lib/soup',
+      'dpkg -l late soup | grep -c ^ii',
+      'dpkg -S /usr/share/soup/salt',
+    ]
+    const { fault, said } = install('whole', [base[0]!, late], commands)
+    assert.equal(fault, undefined)
+    assert.equal(said![0], '')
+    assert.match(said![1]!, /^preinst late early\npostinst triggered /)
+    assert.deepEqual(said!.slice(2), ['2\n', 'soup: /usr/share/soup/salt\n'])
+
+    const thief = made('thief', { 'usr/share/soup/salt': 'sugar' })
+    assert.match(install('whole', [thief], []).fault!.message, /\/usr\/share\/soup\/salt is also in soup/)
+    const other = { ...base[0]!, version: `${base[0]!.version}+other` }
+    assert.match(install('whole', [other], []).fault!.message, /is there already$/)
+  })
+
   test('names package, script, exit status and last words when a script fails', () => {
     const sour = made('sour', { 'usr/share/sour': '' }, { postinst: '#!/bin/sh\necho "the cream is off"\nexit 42\n' })
     const { fault } = install('failing', [...base, sour])

@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto'
 import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { field, formatStanzas, type Stanza } from '../../formats/deb822.ts'
+import { field, formatStanzas, parseStanzas, type Stanza } from '../../formats/deb822.ts'
 import { resolveInside } from '../../run/inside.ts'
 import type { Control, Unpacked } from './unpack.ts'
 
@@ -34,6 +34,28 @@ export function createDatabase(root: string): void {
     if (!existsSync(`${admin}/${name}`)) put(`${admin}/${name}`, '')
   put(`${admin}/info/format`, '1\n')
 }
+
+/** The packages a database holds, by their names in it, each with the paths it owns. */
+export function readInstalled(
+  root: string,
+): Map<string, { name: string; version: string; fields: Stanza; unpacked: { paths: string[] } }> {
+  const admin = adminDirectory(root)
+  const found = parseStanzas(read(`${admin}/status`), '/var/lib/dpkg/status').filter((fields) =>
+    / (unpacked|half-configured|triggers-awaited|triggers-pending|installed)$/.test(field(fields, 'Status') ?? ''),
+  )
+  return new Map(
+    found.map((fields) => {
+      const [name, version] = [field(fields, 'Package') ?? '', field(fields, 'Version') ?? '']
+      const paths = read(`${admin}/info/${plainName(databaseName(fields))}.list`)
+        .split('\n')
+        .filter(Boolean)
+      return [databaseName(fields), { name, version, fields, unpacked: { paths } }]
+    }),
+  )
+}
+
+/** A name from a database that may lie: no path. */
+const plainName = (name: string) => name.replaceAll('/', '')
 
 /** Records packages as unpacked and activates the triggers their files and words pull. */
 export function recordUnpacked(root: string, packages: readonly { control: Control; unpacked: Unpacked }[]): void {

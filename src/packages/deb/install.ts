@@ -1,5 +1,5 @@
 /**
- * Installing Debian packages into an empty root.
+ * Installing Debian packages into an empty root, or upon those that a root has.
  *
  * Files are unpacked here; what only the packages know, their scripts, runs under the image's own dpkg in a sandbox
  * without network, without the host's files, and without anything being started.
@@ -21,6 +21,7 @@ import {
   createDatabase,
   databaseName,
   readDiversions,
+  readInstalled,
   readOverrides,
   recordUnpacked,
   writeList,
@@ -30,9 +31,9 @@ import { type Control, eachData, loadControl, mergeUsr, type Rules, type Unpacke
 import { satisfies } from './version.ts'
 
 export interface Installation {
-  /** An empty directory, or none yet. */
+  /** A directory that is empty, not there yet, or has packages already. */
   root: string
-  /** A complete set: every dependency is met within it. */
+  /** A complete set: every dependency is met within it or by what is there. None of it is there yet in another version. */
   packages: readonly FetchedPackage[]
   /** Seconds since 1970 that scripts take for the present, where they ask. */
   epoch: number
@@ -52,14 +53,17 @@ export interface Installed {
 }
 
 export async function installDebian(installation: Installation, report: Report): Promise<Installed> {
-  const { root, packages } = installation
+  const { root } = installation
   mkdirSync(root, { recursive: true, mode: 0o755 })
-  mergeUsr(root, packages.find((p) => p.architecture !== 'all')?.architecture ?? 'amd64')
+  mergeUsr(root, installation.packages.find((p) => p.architecture !== 'all')?.architecture ?? 'amd64')
   createDatabase(root)
+  const there = readInstalled(root)
+  const packages = notThere(installation.packages, there)
   const state: State = {
     installation,
-    owners: new Map(),
-    members: new Map(),
+    owners: ownersOf(there),
+    members: new Map<string, Owner>(there),
+    total: packages.length,
     result: { devices: new Map(), setuid: [], files: 0, bytes: 0 },
     done: 0,
   }
@@ -70,7 +74,7 @@ export async function installDebian(installation: Installation, report: Report):
     state.members.set(databaseName(member.fields), member)
   }
   const batches = planBatches(baseFirst(members))
-  for (const [i, batch] of batches.entries()) await installBatch(state, batch, i === 0, report)
+  for (const [i, batch] of batches.entries()) await installBatch(state, batch, i === 0 && there.size === 0, report)
   await checkAudit(state)
   return state.result
 }
@@ -83,6 +87,27 @@ export function withoutDocs(path: string, type: TarFile['type']): boolean {
   return !(path.endsWith('/copyright') || (isOwnFolder && (type === 'symlink' || type === 'directory')))
 }
 
+/** Who owns the files of packages that are there. Directories belong to nobody: what others lie in, at least. */
+function ownersOf(there: ReturnType<typeof readInstalled>): Map<string, string> {
+  const owners = new Map([...there].flatMap(([name, { unpacked }]) => unpacked.paths.map((path) => [path, name])))
+  for (const path of [...owners.keys()]) owners.delete(path.slice(0, path.lastIndexOf('/')))
+  return owners
+}
+
+/** Leaves out what is there. dpkg could upgrade it, but then the lock would not say what is in the image. */
+function notThere(packages: readonly FetchedPackage[], there: ReadonlyMap<string, Owner>): FetchedPackage[] {
+  return packages.filter((p) => {
+    const same = there.get(p.name) ?? there.get(`${p.name}:${p.architecture}`)
+    if (same === undefined || same.version === p.version) return same === undefined
+    throw new Fault('resolve', `Cannot install ${p.name} ${p.version}: ${same.version} is there already`, {
+      hint: 'lock anew, with the same packages in the base tree and in what is built upon it: bisque lock --update',
+    })
+  })
+}
+
+/** A package that owns files: one of these, or one that was there before. */
+type Owner = Pick<Member, 'name' | 'version' | 'fields'> & { unpacked?: Pick<Unpacked, 'paths'> }
+
 interface Member extends FetchedPackage {
   control: Control
   fields: Control['fields']
@@ -93,7 +118,9 @@ interface State {
   installation: Installation
   /** Which package, by its name in the database, a path that is no directory belongs to. */
   owners: Map<string, string>
-  members: Map<string, Member>
+  members: Map<string, Owner>
+  /** How many packages are to be installed. */
+  total: number
   result: Installed
   done: number
 }
@@ -136,7 +163,7 @@ async function unpackBatch(state: State, packages: readonly Member[], report: Re
     for (const path of unpacked.setuid) state.result.setuid.push({ path, package: name })
     state.result.files += unpacked.files
     state.result.bytes += unpacked.bytes
-    report.tell({ type: 'progress', done: ++state.done, total: state.members.size, unit: 'packages' })
+    report.tell({ type: 'progress', done: ++state.done, total: state.total, unit: 'packages' })
   })
   recordUnpacked(
     root,
@@ -167,7 +194,7 @@ function claim(state: State, member: Member, path: string, changed: Set<string>)
   return true
 }
 
-function replaces(a: Member, b: Member): boolean {
+function replaces(a: Owner, b: Owner): boolean {
   const relations = parseRelations(field(a.fields, 'Replaces') ?? '', `Replaces of ${a.name}`).flat()
   return relations.some((r) => r.name === b.name && (!r.operator || satisfies(b.version, r.operator, r.version!)))
 }
