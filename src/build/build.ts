@@ -1,23 +1,23 @@
 /**
  * The table of contents: a recipe becomes an image.
  *
- * Take a recipe and its lock; fetch the packages; install the system and the initrd; lay out /usr; write it as EROFS
- * under dm-verity and sign its root hash; make the UKI that pins that hash; put it on an ESP; write the disk; verify
- * it from its bytes alone.
+ * Take a recipe and its lock; fetch the packages; make its images one after the other, the initrd beside them: install a
+ * system, fill the partitions from it, sign the root hash, make the UKI that pins that hash, put it on an ESP, write the
+ * disk, and verify it from its bytes alone (images.ts, disk.ts, boot.ts); then write down what came of it.
  * Every stage is a function of values; nothing here appears under its final name before all of it is there and verified.
  */
 import { join } from 'node:path'
 import type { Sha256 } from '../base/digest.ts'
 import { snapshotsOf } from '../packages/lock.ts'
 import type { Recipe } from '../recipe/recipe.ts'
-import { verifyImage } from '../verify/image.ts'
-import { putInPlace, writeArtifacts } from './artifacts.ts'
+import type { Settings } from '../recipe/schema.ts'
+import { type Artifacts, putInPlace, writeArtifacts } from './artifacts.ts'
 import type { Env } from './env.ts'
-import { makeImage } from './image.ts'
-import { keysFor, trustOf } from './keys.ts'
-import { fetchLocked, lockFor, packagesOf } from './locked.ts'
+import { makeImages } from './images.ts'
+import { keysFor } from './keys.ts'
+import { fetchLocked, lockFor } from './locked.ts'
+import { type MadeImage, nameOf } from './output.ts'
 import { needsScriptTools } from './scripts.ts'
-import { makeInitrdSystem, makeSystem } from './system.ts'
 import { toolsTree } from './tools.ts'
 import { onDisk, type Place, withWorkFolder } from './work.ts'
 
@@ -31,13 +31,15 @@ export interface BuildOptions {
 }
 
 export interface Built {
-  /** Path of the disk image. */
+  /** Path of the image. */
   image: string
+  format: Settings['format']
   manifest: string
   sizeBytes: number
   /** Space it takes on disk. */
   usedBytes: number
-  rootHash: Sha256
+  /** Of the verity partition that the image boots from. */
+  rootHash: Sha256 | undefined
   /** Links of the chain of trust that were checked. */
   verified: number
   artifacts: string[]
@@ -52,39 +54,34 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
 
   const scratch: Place = { parent: `${env.cache}/work`, what: 'the build', option: '--cache DIR' }
   const results: Place = { parent: options.output, what: 'artifacts', option: '--output DIR' }
-  const artifacts = await withWorkFolder(results, (output) =>
+  return withWorkFolder(results, (output) =>
     withWorkFolder(scratch, async (work) => {
-      const parts = await onDisk(scratch, async () => {
-        const [system, initrd] = await Promise.all([
-          report.step('Make system', (report) =>
-            makeSystem(
-              { recipe, packages: packagesOf(packages, 'main'), tools, secrets: signing.secrets, work: `${work}/image`, epoch },
-              report,
-            ).then(({ tree }) => tree),
-          ),
-          report.step('Make initrd', (report) =>
-            makeInitrdSystem({ packages: packagesOf(packages, 'default-initrd'), work: `${work}/initrd`, epoch }, report),
-          ),
-        ])
-        return makeImage({ recipe, signing, system, initrd, epoch, work }, report)
-      })
+      const input = { recipe, signing, packages, tools, epoch, work, output }
+      const images = await onDisk(scratch, () => onDisk(results, () => makeImages(input, env)))
       return onDisk(results, async () => {
-        const artifacts = await report.step('Write artifacts', (report) =>
-          writeArtifacts({ recipe, lock, signing, epoch, parts, output }, report),
-        )
-        const links = await report.step('Verify image', (report) =>
-          verifyImage(join(output, artifacts.image), trustOf(signing), report),
+        const artifacts = await report.step('Write manifest', (report) =>
+          writeArtifacts({ recipe, lock, signing, epoch, images, output }, report),
         )
         await putInPlace(artifacts, options.output)
-        return { ...artifacts, verified: links.length }
+        return builtOf(artifacts, images, options.output)
       })
     }),
   )
-  const { manifest, usedBytes, verified } = artifacts
-  const { sizeBytes } = manifest.artifacts[0]!
-  const names = manifest.artifacts.map((artifact) => artifact.name)
-  const [image, manifestPath] = [join(options.output, artifacts.image), join(options.output, artifacts.manifestName)]
-  return { image, manifest: manifestPath, sizeBytes, usedBytes, rootHash: manifest.rootHash, verified, artifacts: names }
+}
+
+function builtOf({ manifest, manifestName, usedBytes }: Artifacts, images: readonly MadeImage[], output: string): Built {
+  const main = images.at(-1)!
+  const name = nameOf(main.image)
+  return {
+    image: join(output, name),
+    format: main.image.settings.format,
+    manifest: join(output, manifestName),
+    sizeBytes: manifest.artifacts.find((artifact) => artifact.name === name)?.sizeBytes ?? 0,
+    usedBytes,
+    rootHash: manifest.rootHash,
+    verified: images.flatMap(({ links }) => links).length,
+    artifacts: [...manifest.artifacts.map((artifact) => artifact.name), ...images.flatMap(({ folders }) => folders)],
+  }
 }
 
 /** The newest of the moments the repositories were locked at, in seconds since 1970. */

@@ -12,9 +12,23 @@ export interface ManifestPackage {
   sha256: Sha256
 }
 
+export type ArtifactType =
+  | 'disk'
+  | 'cpio'
+  | 'tar'
+  | 'uki'
+  | 'kernel'
+  | 'initrd'
+  | 'kernel-modules-initrd'
+  | 'partition'
+  | 'os-release'
+  | 'roothash'
+  | 'pcrs'
+  | 'checksums'
+
 export interface ManifestArtifact {
   name: string
-  type: 'disk' | 'uki' | 'kernel' | 'initrd' | 'partition' | 'os-release' | 'roothash' | 'pcrs'
+  type: ArtifactType
   sizeBytes: number
   sha256: Sha256
   /** Of a partition: its GUID and type in the table. */
@@ -29,14 +43,19 @@ export interface Manifest {
   lock: Sha256
   /** Seconds since 1970; nothing in the image is newer. */
   epoch: number
-  packages: { image: ManifestPackage[]; initrd: ManifestPackage[] }
-  kernel: string
-  commandLine: string
-  rootHash: Sha256
-  /** PCR 11 by phase path and bank. */
-  pcr11: PcrTable
+  /** By group of the lock: `image`, `initrd`, `image:NAME` of a sub-image. */
+  packages: Record<string, ManifestPackage[]>
+  /** Of the kernel that is booted by default, where there is one. */
+  kernel?: string
+  commandLine?: string
+  /** Of the file system under verity, where there is one. */
+  rootHash?: Sha256
+  /** PCR 11 by phase path and bank, when the UKI's default profile is booted. */
+  pcr11?: PcrTable
+  /** The same for every profile of a UKI that has some. */
+  profiles?: { id: string; pcr11: PcrTable }[]
   /** What firmware measures into PCR 4. */
-  authenticode: { uki: Sha256 }
+  authenticode?: { uki: Sha256 }
   /** SHA-256 of each certificate's DER. */
   certificates: Record<string, Sha256>
   artifacts: ManifestArtifact[]

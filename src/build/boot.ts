@@ -1,0 +1,229 @@
+/**
+ * What makes a disk boot: the boot loader, and for every kernel of the image a UKI or a boot entry, as files of the tree
+ * that the ESP is filled from.
+ */
+import { Fault } from '../base/fault.ts'
+import type { Report } from '../base/report.ts'
+import { prebuiltUki, type Type1Input, type1Files, ukiFiles, ukiPath } from '../image/boot-entries.ts'
+import { bootLoaderFiles, stubPath, withFiles } from '../image/boot-loader.ts'
+import { signPe } from '../image/efi-program.ts'
+import { formatLoaderConf } from '../image/esp.ts'
+import { makeModulesInitrd } from '../image/initrd.ts'
+import { selectModules } from '../image/kernel-modules.ts'
+import { entryName, entryToken, type Kernel, kernelCommandLine, kernelsOf } from '../image/kernels.ts'
+import { makeMicrocode } from '../image/microcode.ts'
+import { makeUki, type PcrTable, type Uki } from '../image/uki.ts'
+import { ukiProfiles } from '../image/uki-profiles.ts'
+import { clampTimes } from '../image/usr.ts'
+import type { ImageRecipe } from '../recipe/recipe.ts'
+import type { Settings } from '../recipe/schema.ts'
+import type { Workers } from '../run/workers.ts'
+import { makeEnrolment } from '../signing/secure-boot.ts'
+import { readContent, readText } from '../tree/content.ts'
+import type { Content, Inode, Tree } from '../tree/tree.ts'
+import type { Signing } from './keys.ts'
+
+/** An initrd that every kernel of the image gets. */
+export interface NamedInitrd {
+  name: string
+  content: Content
+}
+
+/** What kernels get beside the initrds that the recipe names. */
+export interface KernelInitrds {
+  microcode: Uint8Array | undefined
+  /** The initrd with a kernel's modules, by its version. */
+  modules: ReadonlyMap<string, Uint8Array>
+}
+
+export interface BootInput {
+  image: ImageRecipe
+  signing: Signing
+  /** The finished system, its kernels beside their modules. */
+  system: Tree
+  /** Text of the image's os-release. */
+  osRelease: string
+  initrds: readonly NamedInitrd[]
+  own: KernelInitrds
+  rootHash: { name: 'roothash' | 'usrhash'; value: string } | undefined
+  /** Words of the command line before the recipe's own. */
+  words: readonly string[]
+  partitions: readonly { type: string; uuid: string }[]
+  epoch: number
+}
+
+export interface Boot {
+  /** Files below `efi/` and `boot/`, and folders. */
+  files: Map<string, Inode>
+  /** The kernel that is booted by default. */
+  kernel?: BootedKernel | undefined
+}
+
+export interface BootedKernel {
+  version: string
+  commandLine: string
+  vmlinuz: Content
+  uki?: Uki | undefined
+}
+
+/** Whether a kernel is to be put where something boots it. */
+export function wantsKernel({ bootable, format, overlay }: Settings): boolean {
+  if (bootable === false || format === 'uki' || format === 'esp') return false
+  return bootable === true || !(overlay || ['cpio', 'sysext', 'confext', 'portable'].includes(format))
+}
+
+/** Whether EFI firmware is to find a boot loader. */
+const wantsBootLoader = (settings: Settings): boolean => wantsKernel(settings) || settings.format === 'esp'
+
+/** Kernels' own initrds: they follow from the tree alone, so they can be packed while partitions are filled. */
+export async function packKernelInitrds(
+  image: ImageRecipe,
+  system: Tree,
+  kernels: readonly Kernel[],
+  epoch: number,
+  workers: Workers,
+): Promise<KernelInitrds> {
+  const { settings } = image
+  const modules = new Map<string, Uint8Array>()
+  if (settings.kernelModulesInitrd) {
+    for (const { version } of kernels) {
+      const { tree } = await selectModules(system, {
+        kernel: version,
+        architecture: 'x86-64',
+        modules: settings.kernelInitrdModules,
+      })
+      modules.set(version, await makeModulesInitrd(clampTimes(tree, epoch), { workers }))
+    }
+  }
+  return { modules, microcode: await makeMicrocode(system, epoch) }
+}
+
+export async function makeBoot(input: BootInput, report: Report): Promise<Boot> {
+  const { image, system } = input
+  const { settings } = image
+  const files = new Map<string, Inode>()
+  const add = (more: ReadonlyMap<string, Inode>) => {
+    for (const [path, inode] of more) files.set(path, inode)
+  }
+  if (wantsBootLoader(settings)) add(await loaderFiles(input))
+  if (!wantsKernel(settings)) return { files }
+
+  const kernels = await kernelsOf(system)
+  if (kernels.length === 0) {
+    if (settings.bootable === 'auto' && !settings.hermeticUsr) return { files }
+    throw new Fault('recipe', 'Cannot make the image bootable: it has no kernel', {
+      hint: 'add a kernel such as linux-image-amd64 to the packages',
+    })
+  }
+  let booted: BootedKernel | undefined
+  for (const kernel of kernels) {
+    const made = await report.step(`Make boot entry of ${kernel.version}`, () =>
+      kernelFiles(input, withFiles(system, files), kernel),
+    )
+    add(made.files)
+    booted ??= made.kernel
+    if (settings.bootloader === 'uki' || settings.bootloader === 'uki-signed') break
+  }
+  return { files, kernel: booted }
+}
+
+async function loaderFiles({ image: { settings }, signing, system, epoch }: BootInput): Promise<Map<string, Inode>> {
+  const { signers, owner } = signing
+  const enrols = settings.secureBoot && settings.secureBootAutoEnroll
+  const enrolment = enrols ? await makeEnrolment(signers, { owner, time: epoch }) : undefined
+  const secureBootEnroll = enrols ? 'force' : 'off'
+  return bootLoaderFiles(system, {
+    bootloader: settings.bootloader,
+    signer: settings.secureBoot ? signers.db : undefined,
+    required: settings.bootable === true || settings.hermeticUsr,
+    keys: enrolment && { PK: enrolment.PK.auth, KEK: enrolment.KEK.auth, db: enrolment.db.auth },
+    // A folder in mkosi's format brings a loader.conf of its own, or none.
+    loaderConf: settings.hermeticUsr ? formatLoaderConf({ timeout: 3, secureBootEnroll, editor: false }) : undefined,
+    epoch,
+  })
+}
+
+/** One kernel, its initrds and command line, as the recipe wants them on the ESP. */
+async function kernelFiles(
+  input: BootInput,
+  system: Tree,
+  kernel: Kernel,
+): Promise<{ files: Map<string, Inode>; kernel: BootedKernel }> {
+  const { image, signing, initrds, own, rootHash, partitions, epoch } = input
+  const { settings } = image
+  const token = await entryToken(system)
+  const words = await kernelCommandLine(system, {
+    rootHash,
+    words: [...input.words, ...settings.kernelCommandLine],
+    partitions,
+  })
+  const booted = { version: kernel.version, commandLine: words.join(' '), vmlinuz: kernel.content }
+  const modules = own.modules.get(kernel.version)
+
+  if (settings.unifiedKernelImages === 'none') {
+    const vmlinuz = await readContent(kernel.content)
+    const entry: Type1Input = {
+      token,
+      kernel: kernel.version,
+      vmlinuz: settings.secureBoot ? await signPe(vmlinuz, signing.signers.db) : vmlinuz,
+      initrds: await Promise.all(initrds.map(async ({ name, content }) => ({ name, bytes: await readContent(content) }))),
+      modules,
+      cmdline: words,
+      epoch,
+    }
+    return { files: type1Files(system, entry), kernel: booted }
+  }
+  const format = settings.unifiedKernelImageFormat ?? (settings.hermeticUsr ? settings.output : undefined)
+  const name = entryName({ format, token, kernel: kernel.version, rootHash: rootHash?.value })
+  const path = ukiPath(settings.bootloader, 'x86-64', name)
+  if (settings.unifiedKernelImages === 'signed' || settings.bootloader === 'uki-signed') {
+    const prebuilt = await readContent(prebuiltUki(system, kernel.version).content)
+    return { files: ukiFiles(system, path, prebuilt, epoch), kernel: booted }
+  }
+  const uki = await makeKernelUki(input, kernel, words, modules)
+  return { files: ukiFiles(system, path, uki.bytes, epoch), kernel: { ...booted, uki } }
+}
+
+function makeKernelUki(
+  input: BootInput,
+  kernel: Kernel,
+  words: readonly string[],
+  modules: Uint8Array | undefined,
+): Promise<Uki> {
+  const { image, signing, system, initrds, own } = input
+  const { settings } = image
+  const contents = [...initrds.map(({ content }) => content), ...(modules ? [{ bytes: modules }] : [])]
+  return makeUki({
+    stub: contentOf(system, stubPath('x86-64'), 'systemd-boot-efi'),
+    kernel: kernel.content,
+    initrds: contents,
+    ...(own.microcode ? { microcode: { bytes: own.microcode } } : {}),
+    ...(settings.splash ? { splash: contentOf(system, settings.splash.replace(/^\/+/, ''), 'what has the splash') } : {}),
+    osRelease: input.osRelease,
+    cmdline: words.join(' '),
+    uname: kernel.version,
+    profiles: ukiProfiles(settings.unifiedKernelImageProfiles, words),
+    signers: {
+      ...(settings.secureBoot ? { db: signing.signers.db } : {}),
+      ...(wantsPolicies(settings) ? { pcr: signing.signers.pcr } : {}),
+    },
+    signKernel: settings.secureBoot && !settings.hermeticUsr,
+    banks: ['sha256'],
+  })
+}
+
+/** Left to itself, policies are signed where the recipe names a key for them. */
+export const wantsPolicies = ({ signExpectedPcr, signExpectedPcrKey }: Settings): boolean =>
+  signExpectedPcr === true || (signExpectedPcr === 'auto' && signExpectedPcrKey !== undefined)
+
+export const pcrTableOf = (boot: Boot): PcrTable | undefined => boot.kernel?.uki?.pcr11
+
+export function contentOf(system: Tree, path: string, from: string): Content {
+  const inode = system.get(path)
+  if (inode?.type === 'file') return inode.content
+  throw new Fault('recipe', `Cannot make a bootable image: it has no /${path}`, { hint: `add ${from} to packages` })
+}
+
+/** The text of a tree's os-release. */
+export const osReleaseOf = async (tree: Tree): Promise<string> =>
+  (await readText(tree, 'usr/lib/os-release')) ?? (await readText(tree, 'etc/os-release')) ?? ''

@@ -1,0 +1,182 @@
+/**
+ * A disk image: partitions filled from the finished system, its root hash, what boots it, and the disk they are laid on.
+ *
+ * Everything but the boot partitions is filled first, as the root hash goes into the command line, and the UKI that
+ * carries it onto the ESP.
+ */
+import { join } from 'node:path'
+import { Fault } from '../base/fault.ts'
+import { hmac } from '../base/guid.ts'
+import type { Architecture } from '../formats/dps.ts'
+import { crypt } from '../formats/sha512-crypt.ts'
+import { encodeVeritySignature } from '../formats/verity.ts'
+import { withFiles } from '../image/boot-loader.ts'
+import { kernelsOf, withKernelsInPlace } from '../image/kernels.ts'
+import { fileSystemMaker } from '../image/mkfs.ts'
+import { espDefinitions } from '../image/output/definitions.ts'
+import { hermeticDefinitions, rootDefinitions } from '../image/repart/builtin.ts'
+import { type Definition, loadDefinitions, parseDefinitions } from '../image/repart/definition.ts'
+import type { MakeFileSystem } from '../image/repart/file-system.ts'
+import { contentsOf, type Filled, fillPartitions, holdsBootFiles } from '../image/repart/fill.ts'
+import { planPartitions, type RepartPlan } from '../image/repart/plan.ts'
+import { specifiersOf } from '../image/repart/specifiers.ts'
+import { clampTimes, usrLayout } from '../image/usr.ts'
+import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
+import type { Settings } from '../recipe/schema.ts'
+import { withWorkers } from '../run/workers.ts'
+import { signRootHash } from '../signing/root-hash.ts'
+import type { Content, Tree } from '../tree/tree.ts'
+import type { Chain } from '../verify/image.ts'
+import { type Boot, makeBoot, type NamedInitrd, osReleaseOf, packKernelInitrds, wantsKernel, wantsPolicies } from './boot.ts'
+import type { Env } from './env.ts'
+import type { OutputInput } from './output.ts'
+import { toolsTree } from './tools.ts'
+
+export interface MadeDisk {
+  plan: RepartPlan
+  /** In the plan's order; undefined where a partition is left empty. */
+  sources: (Content | undefined)[]
+  boot: Boot
+  /** Initrds with kernel modules, by kernel. */
+  modules: ReadonlyMap<string, Uint8Array>
+  initrds: readonly NamedInitrd[]
+  rootHash: RootHash | undefined
+  osRelease: string
+  /** What the image promises, and is verified to keep. */
+  chain: Chain
+}
+
+export interface RootHash {
+  name: 'roothash' | 'usrhash'
+  value: string
+}
+
+export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> {
+  const { image, epoch, signing } = input
+  const { settings } = image
+  const { report } = env
+  const system = withKernelsInPlace(input.system.tree)
+  const root = settings.hermeticUsr ? await usrLayout(system, hermetic(settings, epoch)) : clampTimes(system, epoch)
+  const osRelease = await osReleaseOf(root)
+  const definitions = definitionsOf(settings, osRelease, system)
+  const options = {
+    seed: settings.seed,
+    sectorSize: settings.sectorSize,
+    epoch,
+    work: join(input.work, image.name),
+    makeFileSystem: fileSystems(env),
+    ...(isSigned(settings)
+      ? { signRootHash: async (hash: string) => encodeVeritySignature(await signRootHash(hash, signing.signers.verity)) }
+      : {}),
+  }
+  const kernels = wantsKernel(settings) ? await kernelsOf(system) : []
+  const [filled, own] = await Promise.all([
+    report.step('Fill partitions', (report) =>
+      fillPartitions(definitions, root, { ...options, only: (one) => !holdsBootFiles(one) }, report),
+    ),
+    report.step('Pack kernel modules', () =>
+      withWorkers(undefined, (workers) => packKernelInitrds(image, system, kernels, epoch, workers)),
+    ),
+  ])
+  const rootHash = rootHashOf(filled)
+  const layout = (filled: readonly Filled[]) =>
+    planPartitions(definitions, contentsOf(filled), {
+      seed: settings.seed,
+      sectorSize: settings.sectorSize,
+      size: settings.outputSize ?? 'auto',
+    })
+  const initrds = kernels.length > 0 ? await input.initrds() : []
+  const boot = await makeBoot(
+    {
+      ...{ image, signing, system, osRelease, own, rootHash, epoch, initrds },
+      words: settings.hermeticUsr ? hermeticWords(settings) : [],
+      partitions: layout(filled).partitions.map(({ typeName, guid }) => ({ type: typeName, uuid: guid })),
+    },
+    report,
+  )
+  const bootTree = settings.hermeticUsr ? boot.files : withFiles(root, boot.files)
+  const filledBoot = await report.step('Write ESP', (report) =>
+    fillPartitions(definitions, bootTree, { ...options, only: holdsBootFiles }, report),
+  )
+  const contents = [...filled, ...filledBoot]
+  const plan = layout(contents)
+  const sources = plan.partitions.map(({ definition }) => contentsOf(contents)(definition)?.source)
+  return { plan, sources, boot, modules: own.modules, initrds, rootHash, osRelease, chain: chainOf(settings, filled, boot) }
+}
+
+/** Root hashes are signed unless the recipe says otherwise. */
+const isSigned = ({ verity }: Settings): boolean => verity === 'signed' || verity === 'auto'
+
+function definitionsOf(settings: Settings, osRelease: string, system: Tree): Definition[] {
+  const architecture: Architecture = 'x86-64'
+  const { repartDirectories, hermeticUsr } = settings
+  const options = { architecture, specifiers: specifiersOf(osRelease, architecture) }
+  if (repartDirectories.length > 0) return loadDefinitions(repartDirectories, options)
+  if (settings.format === 'esp') return parseDefinitions(espDefinitions(system, settings.sectorSize), options)
+  if (hermeticUsr)
+    return hermeticDefinitions({
+      architecture,
+      imageId: settings.imageId ?? settings.output,
+      imageVersion: settings.imageVersion,
+    })
+  const bootable = settings.bootable === true || (settings.bootable === 'auto' && hasBootLoader(system))
+  return rootDefinitions({ architecture, bootable, fileSystem: ROOT_FORMATS[settings.distribution] ?? 'ext4' })
+}
+
+/** The root file system that mkosi gives each distribution. */
+const ROOT_FORMATS: Readonly<Record<string, string>> = { fedora: 'btrfs', opensuse: 'btrfs' }
+
+const hasBootLoader = (system: Tree): boolean =>
+  [...system.keys()].some((path) => /^usr\/lib\/systemd\/boot\/efi\/systemd-boot/.test(path))
+
+/** File systems that need the distribution's programs; their tools tree is prepared when the first is made. */
+const fileSystems =
+  (env: Env): MakeFileSystem =>
+  async (request) =>
+    fileSystemMaker(await toolsTree('mkfs', env))(request)
+
+function rootHashOf(filled: readonly Filled[]): RootHash | undefined {
+  const found = filled.flatMap(({ definition, rootHash }): RootHash[] => {
+    if (rootHash === undefined || definition.verity !== 'hash') return []
+    return [{ name: definition.type.name.startsWith('usr') ? 'usrhash' : 'roothash', value: rootHash }]
+  })
+  if (found.length <= 1) return found[0]
+  throw new Fault('recipe', `Cannot boot an image with ${found.length} verity partitions: the command line names one root hash`)
+}
+
+function chainOf(settings: Settings, filled: readonly Filled[], boot: Boot): Chain {
+  const rootHash = rootHashOf(filled)
+  return {
+    verity: rootHash && (rootHash.name === 'usrhash' ? 'usr' : 'root'),
+    signature: filled.some(({ definition }) => definition.verity === 'signature'),
+    bootable: boot.kernel?.uki !== undefined,
+    secureBoot: settings.secureBoot,
+    policies: wantsPolicies(settings),
+  }
+}
+
+const hermetic = (settings: Settings, epoch: number) => ({
+  epoch,
+  imageId: settings.imageId,
+  imageVersion: settings.imageVersion,
+  hostname: settings.hostname,
+  locale: settings.locale,
+  keymap: settings.keymap,
+  timezone: settings.timezone,
+  rootPasswordHash: rootPasswordHash(settings),
+  rootShell: settings.rootShell,
+  packageDatabase: settings.cleanPackageMetadata !== true,
+  volatileRoot: hermeticWords(settings).includes('root=tmpfs') || settings.kernelCommandLine.includes('root=tmpfs'),
+})
+
+/** The initrd is told where it finds the signature. /usr is all there is on the disk: unless told otherwise, the rest lives in memory. */
+const hermeticWords = ({ kernelCommandLine }: Settings): string[] => [
+  USR_SIGNATURE_CMDLINE,
+  ...(kernelCommandLine.some((word) => word.startsWith('root=')) ? [] : ['root=tmpfs']),
+]
+
+/** A plain password is hashed with a salt that follows from the seed: the same recipe gives the same image. */
+export function rootPasswordHash({ rootPassword, seed }: Settings): string | undefined {
+  if (rootPassword === undefined || rootPassword.hashed || rootPassword.value === '') return rootPassword?.value
+  return crypt(rootPassword.value, hmac(seed, 'root-password').toString('hex').slice(0, 16))
+}

@@ -1,0 +1,107 @@
+/** The images of a recipe, made in order: sub-images first, the initrd beside them, the main image last. */
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Report } from '../base/report.ts'
+import { makeInitrd } from '../image/initrd.ts'
+import { initrdTree } from '../image/initrd-tree.ts'
+import { usrSignatureUnit } from '../image/usr-signature.ts'
+import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
+import { withWorkers } from '../run/workers.ts'
+import { madeFile } from '../tree/content.ts'
+import type { Content, Tree } from '../tree/tree.ts'
+import type { NamedInitrd } from './boot.ts'
+import type { Env } from './env.ts'
+import type { Signing } from './keys.ts'
+import { buildPackagesOf, type LockedPackages, packagesOf } from './locked.ts'
+import { type MadeImage, makeOutput } from './output.ts'
+import { makeSystem, type System } from './system.ts'
+
+export interface ImagesInput {
+  recipe: Recipe
+  signing: Signing
+  packages: LockedPackages
+  /** The tools tree that scripts outside the image run in, where there are any. */
+  tools: string | undefined
+  epoch: number
+  /** Scratch folder, there already. */
+  work: string
+  /** Folder for artifacts. */
+  output: string
+}
+
+export const DEFAULT_INITRD = 'default-initrd'
+
+/** Makes every image. The default initrd is an ingredient of others, and no artifact of its own. */
+export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImage[]> {
+  const { recipe } = input
+  const { report } = env
+  const initrd = recipe.subimages.find(({ name }) => name === DEFAULT_INITRD)
+  const initrdReady = initrd && report.step('Make initrd', (report) => makeDefaultInitrd(initrd, input, report))
+  initrdReady?.catch(() => {}) // seen by who needs it
+  const made: MadeImage[] = []
+  for (const image of [...recipe.subimages, recipe]) {
+    if (image === initrd) continue
+    const title = image === recipe ? 'Make system' : `Make ${image.name}`
+    const system = await report.step(title, (report) => systemOf(image, input, report))
+    const initrds = () => initrdsOf(image, system, initrdReady)
+    made.push(await makeOutput({ ...input, image, system, initrds }, env))
+  }
+  await initrdReady
+  return made
+}
+
+function systemOf(image: ImageRecipe, input: ImagesInput, report: Report): Promise<System> {
+  const { recipe, packages, signing, work, output, epoch, tools } = input
+  return makeSystem(
+    {
+      recipe,
+      image,
+      packages: packagesOf(packages, image.name),
+      buildPackages: buildPackagesOf(packages, image.name),
+      tools,
+      secrets: signing.secrets,
+      work: join(work, image.name),
+      earlier: [output],
+      artifacts: join(work, 'artifacts'),
+      packageFolder: join(work, 'packages'),
+      epoch,
+    },
+    report,
+  )
+}
+
+/** The initrd that mkosi makes by default, as an image of its own. */
+async function makeDefaultInitrd(image: ImageRecipe, input: ImagesInput, report: Report): Promise<Content> {
+  const { recipe, epoch } = input
+  const { tree } = await systemOf(image, input, report)
+  const whole = recipe.settings.hermeticUsr ? initrdTree(tree, { epoch, extra: hermeticFiles(recipe, epoch) }) : tree
+  return report.step('Pack initrd', () =>
+    withWorkers(undefined, async (workers) => ({ bytes: await makeInitrd(whole, { compression: 'zstd', workers }) })),
+  )
+}
+
+/** What the initrd of a hermetic /usr needs besides: the signature of its root hash, and the name that is set first. */
+function hermeticFiles({ settings }: Recipe, epoch: number): Tree {
+  const extra = new Map(usrSignatureUnit({ architecture: 'x86-64', epoch }))
+  if (settings.hostname !== undefined) extra.set('etc/hostname', madeFile(`${settings.hostname}\n`, epoch))
+  return extra
+}
+
+/** The initrds of an image in the order in which the kernel unpacks them: those it names, then what scripts left. */
+async function initrdsOf(
+  { settings }: ImageRecipe,
+  { artifacts }: System,
+  initrd: Promise<Content> | undefined,
+): Promise<NamedInitrd[]> {
+  const named: NamedInitrd[] = []
+  for (const one of settings.initrds) {
+    if (one !== 'default') named.push({ name: one.split('/').at(-1)!, content: { path: one } })
+    else if (initrd) named.push({ name: 'initrd', content: await initrd })
+  }
+  const folder = join(artifacts, 'io.mkosi.initrd')
+  const left = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return []
+    throw error
+  })
+  return [...named, ...left.sort().map((name) => ({ name, content: { path: join(folder, name) } }))]
+}
