@@ -2,10 +2,14 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { oracle } from '../../../test/oracle.ts'
+import { Report } from '../../base/report.ts'
 import { madeDirectory, madeFile } from '../../tree/content.ts'
 import { type Inode, treeOf } from '../../tree/tree.ts'
+import { writeDisk } from '../disk.ts'
 import { extensionSources, rootSources } from '../repart/builtin.ts'
 import { parseDefinitions } from '../repart/definition.ts'
+import { contentsOf, fillPartitions } from '../repart/fill.ts'
+import { planPartitions } from '../repart/plan.ts'
 import { specifiersOf } from '../repart/specifiers.ts'
 import { espDefinitions, protectionOf, writeDefinitions } from './definitions.ts'
 
@@ -58,3 +62,25 @@ oracle('systemd-repart', 'systemd-repart reads what writeDefinitions() wrote', a
   assert.deepEqual(written, ['10-root.conf', '20-root-verity.conf', '30-root-verity-sig.conf'])
   assert.match(readFileSync(`${judge.dir}/sysext.repart.d/10-root.conf`, 'utf8'), /^\[Partition\]\nType=root\n/)
 })
+
+oracle(
+  'fsck.vfat',
+  'an ESP by itself holds what the tree has for it, also what was not there when its size was said',
+  async (_t, judge) => {
+    const uki = madeFile(new Uint8Array(60 << 20).fill(7), 0)
+    const loader = madeFile('timeout 3\n', 0)
+    const before = treeOf([['efi/loader/loader.conf', loader]], madeDirectory(0))
+    const after = treeOf([...before, ['boot/EFI/Linux/soup.efi', uki]], madeDirectory(0))
+    const definitions = parse(espDefinitions(before, 512))
+    mkdirSync(`${judge.dir}/work`)
+    const options = { seed: '4f0c2b7e-9d3a-4a51-8b1e-2f6d7c8a9b10', epoch: 1_700_000_000 }
+    const filled = await fillPartitions(definitions, after, { ...options, work: `${judge.dir}/work` }, new Report(() => {}))
+    const plan = planPartitions(definitions, contentsOf(filled), options)
+    await writeDisk(`${judge.dir}/esp.raw`, plan, [filled[0]!.source])
+    const [{ start, size }] = JSON.parse((await judge.run(['sfdisk', '--json', 'esp.raw'])).stdout).partitiontable.partitions
+    await judge.run(['dd', 'if=esp.raw', 'of=esp', 'bs=512', `skip=${start}`, `count=${size}`, 'status=none'])
+    await judge.run(['fsck.vfat', '-n', 'esp'])
+    assert.match((await judge.run(['mdir', '-i', 'esp', '::/EFI/Linux'])).stdout, /SOUP +EFI +62914560/)
+    assert.match((await judge.run(['mtype', '-i', 'esp', '::/loader/loader.conf'])).stdout, /timeout 3/)
+  },
+)
