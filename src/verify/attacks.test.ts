@@ -17,17 +17,20 @@ import { Report } from '../base/report.ts'
 import { decodePe, findSection, patchCertificateTable } from '../formats/pe.ts'
 import { encodeVeritySignature } from '../formats/verity.ts'
 import { publicKeyOf } from '../formats/x509.ts'
+import { ukiFiles } from '../image/boot-entries.ts'
+import { bootLoaderFiles, withFiles } from '../image/boot-loader.ts'
 import { type DiskPlan, type PartitionSource, planDisk, verityGuids, writeDisk } from '../image/disk.ts'
 import { signPe } from '../image/efi-program.ts'
 import { writeErofs } from '../image/erofs.ts'
-import { type EspFiles, espSizeFor, espTree, writeEspInto } from '../image/esp.ts'
+import { type EspFiles, espSizeFor, writeEspInto } from '../image/esp.ts'
+import { fatFiles } from '../image/repart/vfat.ts'
 import { makeUki, type UkiInput } from '../image/uki.ts'
 import { writeVerity } from '../image/verity.ts'
 import { generateKeys, loadOwner, loadSigners } from '../signing/keys.ts'
 import { signRootHash } from '../signing/root-hash.ts'
 import { makeEnrolment } from '../signing/secure-boot.ts'
 import { madeDirectory, madeFile } from '../tree/content.ts'
-import { treeOf } from '../tree/tree.ts'
+import { subtree, treeOf } from '../tree/tree.ts'
 import { checkImage, type Link, type Trust, verifyImage } from './image.ts'
 
 const SEED = '5eed5eed-5eed-4eed-8eed-5eed5eed5eed'
@@ -114,16 +117,22 @@ async function assemble(path: string, change: Change = {}): Promise<void> {
 }
 
 async function espFiles(changed: NonNullable<Change['files']>): Promise<EspFiles> {
-  const files = new Map(
-    await espTree({
-      architecture: 'x86-64',
-      systemdBoot: await signPe(plainBoot, signers.db),
-      uki: { bytes: uki },
-      ukiName: 'Tiny_1',
-      loaderConf: { timeout: 0, secureBootEnroll: 'force', editor: false },
-      keys: { PK: enrolment.PK.auth, KEK: enrolment.KEK.auth, db: enrolment.db.auth },
-    }),
+  const system = treeOf(
+    [
+      ['usr/lib/systemd/boot/efi/systemd-bootx64.efi', madeFile(plainBoot, EPOCH)],
+      ['usr/lib/os-release', madeFile(OS_RELEASE, EPOCH)],
+    ],
+    madeDirectory(EPOCH),
   )
+  const loader = await bootLoaderFiles(system, {
+    bootloader: 'systemd-boot',
+    signer: signers.db,
+    required: true,
+    keys: { PK: enrolment.PK.auth, KEK: enrolment.KEK.auth, db: enrolment.db.auth },
+    epoch: EPOCH,
+  })
+  const tree = withFiles(loader, ukiFiles(loader, `boot/${UKI}`, uki, EPOCH))
+  const files = new Map([...fatFiles(subtree(tree, 'efi')).files, ...fatFiles(subtree(tree, 'boot')).files])
   for (const [path, bytes] of Object.entries(changed)) {
     if (bytes) files.set(path, { bytes, sizeBytes: bytes.length })
     else files.delete(path)
