@@ -6,6 +6,7 @@ import { basename, dirname, join, relative, resolve } from 'node:path'
 import { digestOf, type Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { nearest } from '../base/nearest.ts'
+import { imagesOf } from './images.ts'
 import { importDefault } from './import.ts'
 import { configFolder, loadMkosi } from './mkosi/load.ts'
 import { KEYS, type Key, mkosiName, type RecipeSettings, ROWS, type Settings, settingNamed } from './schema.ts'
@@ -17,6 +18,10 @@ import { type Assignment, evaluate, type Problem } from './values.ts'
 export interface RecipeInput extends RecipeSettings {
   /** Overlays by name, applied in the order in which `--profile` names them: lists grow, other values are replaced. */
   profiles?: Readonly<Record<string, RecipeSettings>>
+  /** Sub-images by name, made before the main one. What holds for all images they get from it. */
+  images?: Readonly<Record<string, RecipeSettings>>
+  /** What the initrd that is built from packages gets beside what it always has. */
+  initrd?: RecipeSettings
 }
 
 /** One image that a recipe makes: the main one, a sub-image, or the initrd. */
@@ -111,9 +116,12 @@ async function loadTypeScript(file: string, options: LoadOptions): Promise<Recip
     evaluate([...base, ...overlay], around, own)
     problems.push(...own.filter(({ message }) => message.startsWith(`profile ${name}: `)))
   }
+  const main: ImageRecipe = { name: 'main', settings, origins, profiles }
+  const subimages = imagesOf({ main, source, set, around }, problems)
   if (problems.length > 0) throw recipeFault(problems, basename(file))
   const knownProfiles = [...source.profiles.keys()]
-  return { name: 'main', directory, file, settings, origins, profiles, subimages: [], knownProfiles, notes: notes(assignments) }
+  const all = [...assignments, ...[...source.images.values()].flat(), ...source.initrd]
+  return { ...main, directory, file, subimages, knownProfiles, notes: notes(all) }
 }
 
 /** The digest of what decides which packages are chosen; the lock is for one such request. */

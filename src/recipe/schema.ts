@@ -212,7 +212,7 @@ const PROXY = 'downloads use the proxy of the environment (http_proxy, https_pro
 export const SETTINGS = {
   // ── Include, Config ────────────────────────────────────────────────────────────────────────────────────────────────
   /** More configuration to read here. */
-  include:                       later('Include', paths, { reason: 'for mkosi.conf only; in recipe.ts import a module' }),
+  include:                       later('Include', paths, { reason: 'only in mkosi.conf; a recipe.ts imports a module' }),
   /** Profiles to apply, in this order; `--profile` adds to it. */
   profiles:                      row('Config', names, { scope: 'inherit', formerly: ['Profile'], match: 'element' }),
   /** Sub-images that are built first. */
@@ -227,7 +227,7 @@ export const SETTINGS = {
   // ── Distribution ───────────────────────────────────────────────────────────────────────────────────────────────────
   /** Whose packages to use. */
   distribution:                  row('Distribution', choice(['debian'], { later: OTHER_DISTRIBUTIONS }), { scope: 'universal', resolves: true, match: 'equal', default: 'debian' }),
-  /** Which release of the distribution: `trixie`. There is no default, because a default that moves is not reproducible. */
+  /** Which release of the distribution: `trixie`. A default that moves would not be reproducible. */
   release:                       row('Distribution', type.matching('a release name such as "trixie"', /^[a-z0-9][\w.+-]*$/i), { scope: 'universal', resolves: true, match: 'equal', required: true, mkosi: (get) => MOVING_RELEASES[String(get('distribution'))] }),
   /** The machine the image is for. */
   architecture:                  row('Distribution', choice(['x86-64'], { also: { x86_64: 'x86-64', amd64: 'x86-64' }, later: OTHER_ARCHITECTURES }), { scope: 'universal', resolves: true, match: 'architecture', default: 'x86-64' }),
@@ -250,7 +250,7 @@ export const SETTINGS = {
   /** Which manifests to write. The JSON one is always written. */
   manifestFormat:                row('Output', list(choice(['json'], { later: ['changelog'] })), { default: ['json'], mkosi: [] }),
   /** Name of the image without extension. mkosi leaves the architecture out; channels that serve several need it in. */
-  output:                        row('Output', filename, { defaultFrom: (get) => ['imageId', 'imageVersion', 'architecture'].map(get).filter((part) => part !== undefined).join('_'), mkosi: (get) => mkosiOutput(get) }),
+  output:                        row('Output', filename, { defaultFrom: (get) => [get('image') === 'main' ? get('imageId') : get('image'), get('imageVersion'), get('architecture')].filter((part) => part !== undefined).join('_'), mkosi: (get) => mkosiOutput(get) }),
   /** Extension of the image. */
   outputExtension:               row('Output', filename, { defaultFrom: (get) => EXTENSIONS[String(get('format'))] ?? '' }),
   /** Size of the disk image. */
@@ -271,7 +271,7 @@ export const SETTINGS = {
   ociLabels:                     row('Output', pairs()),
   /** Annotations of an OCI image. */
   ociAnnotations:                row('Output', pairs()),
-  /** Parts to write as files of their own. mkosi leaves partitions out by default; updates are made of them. */
+  /** Parts to write as files of their own. Updates are made of `uki` and `partitions`. */
   splitArtifacts:                row('Output', listOr(choice(SPLITTABLE), ['uki', 'kernel', 'initrd', 'partitions'], ['uki', 'kernel', 'initrd']), { default: ['uki', 'partitions'], mkosi: ['uki', 'kernel', 'initrd'] }),
   /** Folders of partition definitions. */
   repartDirectories:             row('Output', presentPaths, { files: ['repart'] }),
@@ -279,7 +279,7 @@ export const SETTINGS = {
   sectorSize:                    row('Output', oneOf(512, 4096), { scope: 'inherit', default: 512 }),
   /** Ship only what differs from the base trees. */
   overlay:                       row('Output', boolean, { default: false }),
-  /** GUID that all others follow from. Follows from the image's id by default, where mkosi draws one at random. */
+  /** GUID that all others follow from. mkosi draws one at random; here it follows from the image's id, so that builds are alike. */
   seed:                          row('Output', type.seed, { files: ['seed'], fileText: true, defaultFrom: (get) => derivedGuid(SEED_NAMESPACE, seedOf(get)) }),
   /** Make the image bootable from a CD. */
   elTorito:                      row('Output', type.refusing(feature, (on) => (on === true ? 'images that boot from a CD are not supported yet; disk images boot from a USB stick' : undefined)), { default: 'auto' }),
@@ -297,11 +297,11 @@ export const SETTINGS = {
   packages:                      row('Content', packages, { resolves: true }),
   /** Packages that only build scripts see. */
   buildPackages:                 row('Content', packages, { resolves: true }),
-  /** Packages that are installed last, after the cached part. */
+  /** Packages installed beside the others, chosen from volatile folders first: those under development. */
   volatilePackages:              row('Content', packages, { resolves: true }),
   /** Folders of packages to use beside the repositories. */
   packageDirectories:            row('Content', presentPaths, { scope: 'universal', resolves: true, files: ['packages'] }),
-  /** Folders of packages to use for the volatile part. */
+  /** Folders of packages for the volatile ones. */
   volatilePackageDirectories:    row('Content', presentPaths, { scope: 'universal', resolves: true }),
   /** Install what packages merely recommend. */
   withRecommends:                row('Content', boolean, { resolves: true, default: false }),
@@ -341,13 +341,13 @@ export const SETTINGS = {
   biosBootloader:                row('Content', choice(['none'], { later: ['grub'] }), { default: 'none' }),
   /** A first boot loader signed by Microsoft. */
   shimBootloader:                row('Content', choice(['none'], { later: ['signed', 'unsigned'] }), { default: 'none' }),
-  /** Kernel, initrd and command line in one signed file: always. */
+  /** Kernel, initrd and command line in one file; `none` writes boot entries for separate ones. */
   unifiedKernelImages:           row('Content', choice(['none', 'unsigned', 'signed', 'auto'], { yes: 'signed', no: 'none' }), { default: 'auto' }),
   /** Name of the unified kernel image on the ESP, without `.efi`. */
   unifiedKernelImageFormat:      row('Content', filename),
-  /** Further boot entries inside the unified kernel image. */
+  /** Further boot entries inside the unified kernel image, each with a command line of its own; in text, `.conf` files. */
   unifiedKernelImageProfiles:    row('Content', list(type.ukiProfile), { files: ['uki-profiles/*.conf'] }),
-  /** Initrds to use instead of the one built from packages. */
+  /** Initrds of the image, as files; `default` is the one that is built from packages. */
   initrds:                       row('Content', list(type.pathOr('default')), { default: ['default'], mkosi: (get) => mkosiInitrds(get) }),
   /** Put the build machine's microcode into the initrd. */
   microcodeHost:                 row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
@@ -365,9 +365,9 @@ export const SETTINGS = {
   kernelCommandLine:             row('Content', arguments_),
   /** Kernel modules in the image, as globs; `-` before one leaves out. Empty keeps all. */
   kernelModules:                 row('Content', names),
-  /** The older form of `KernelModules=`, with regular expressions. */
+  /** Older form of `KernelModules=`, with regular expressions. */
   kernelModulesInclude:          older('Content', patterns, 'kernelModules'),
-  /** The older form of `KernelModules=-`, with regular expressions. */
+  /** Kernel modules left out of the image, as regular expressions. */
   kernelModulesExclude:          row('Content', patterns),
   /** Keep the modules that the build machine has loaded. */
   kernelModulesIncludeHost:      row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
@@ -375,17 +375,17 @@ export const SETTINGS = {
   kernelModulesInitrd:           row('Content', boolean, { default: true }),
   /** Kernel modules in the initrd, as globs; `-` before one leaves out. `default` stands for the usual ones. */
   kernelInitrdModules:           row('Content', names, { default: ['default'], mkosi: [] }),
-  /** The older form of `KernelInitrdModules=`, with regular expressions. */
+  /** Older form of `KernelInitrdModules=`, with regular expressions. */
   kernelModulesInitrdInclude:    older('Content', patterns, 'kernelInitrdModules'),
-  /** The older form of `KernelInitrdModules=-`, with regular expressions. */
+  /** Kernel modules left out of the initrd, as regular expressions. */
   kernelModulesInitrdExclude:    row('Content', patterns),
   /** Give the initrd the modules that the build machine has loaded. */
   kernelModulesInitrdIncludeHost: row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Firmware in the image, as globs; `-` before one leaves out. */
   firmwareFiles:                 row('Content', names),
-  /** The older form of `FirmwareFiles=`, with regular expressions. */
+  /** Older form of `FirmwareFiles=`, with regular expressions. */
   firmwareInclude:               older('Content', patterns, 'firmwareFiles'),
-  /** The older form of `FirmwareFiles=-`, with regular expressions. */
+  /** Firmware left out of the image, as regular expressions. */
   firmwareExclude:               row('Content', patterns),
   /** Locale of the system: `C.UTF-8`. */
   locale:                        row('Content', string),
@@ -407,13 +407,13 @@ export const SETTINGS = {
   autologin:                     row('Content', boolean, { default: false }),
   /** Make the tree an initrd. */
   makeInitrd:                    row('Content', boolean, { default: false }),
-  /** Run an SSH server on a socket to the host. */
+  /** Run an SSH server on a socket to the host: `auto` where systemd has no generator that does. */
   ssh:                           row('Content', choice(['auto', 'runtime', 'never'], { yes: 'always', no: 'never', later: ['always'] }), { default: 'never', mkosi: 'auto' }),
   /** Write SELinux labels. */
-  selinuxRelabel:                idle('Content', feature, 'Debian’s packages bring no SELinux policy that would label the image', { name: 'SELinuxRelabel' }),
+  selinuxRelabel:                row('Content', type.refusing(feature, (on) => (on === true ? 'SELinux labels are not written yet; let the first boot do it: /.autorelabel among the extra trees' : undefined)), { name: 'SELinuxRelabel', default: 'auto' }),
 
   // ── Validation ─────────────────────────────────────────────────────────────────────────────────────────────────────
-  /** Sign boot loader and kernel image for UEFI Secure Boot. On by default, where mkosi leaves it off. */
+  /** Sign boot loader and kernel image for UEFI Secure Boot. */
   secureBoot:                    row('Validation', boolean, { default: true, mkosi: false }),
   /** Put the keys on the ESP for firmware in setup mode to enrol. */
   secureBootAutoEnroll:          row('Validation', boolean, { default: true }),
@@ -427,7 +427,7 @@ export const SETTINGS = {
   secureBootCertificateSource:   row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Program that signs for Secure Boot. */
   secureBootSignTool:            idle('Validation', choice(['auto', 'sbsign', 'systemd-sbsign']), 'signatures are made in-process'),
-  /** dm-verity for `/usr`: `signed`. Any image of Bisque's has it. */
+  /** dm-verity: `signed` insists on it with a signature, `hash` without one, `defer` leaves room for one; `auto` signs what there is. */
   verity:                        row('Validation', choice(['signed', 'hash', 'defer', 'disabled', 'auto'], { yes: 'signed', no: 'disabled' }), { default: 'signed', mkosi: 'auto' }),
   /** Key that signs root hashes. */
   verityKey:                     row('Validation', path, { scope: 'universal', files: ['key'] }),
@@ -495,7 +495,7 @@ export const SETTINGS = {
   cacheKey:                      idle('Build', string, CACHED, { scope: 'inherit' }),
   /** Folder for downloaded packages. */
   packageCacheDirectory:         idle('Build', path, 'use --cache', { scope: 'multiversal', files: ['pkgcache'] }),
-  /** Folder that build scripts keep their objects in. */
+  /** Folder in which build scripts keep their objects from build to build. */
   buildDirectory:                row('Build', path, { scope: 'universal', files: ['builddir'] }),
   /** What tells build folders apart. */
   buildKey:                      row('Build', string, { scope: 'inherit', default: '&d~&r~&a' }),
@@ -562,7 +562,7 @@ export const SETTINGS = {
   /** File that the journal is forwarded to when run. */
   forwardJournal:                idle('Runtime', path, MKOSI_VM, { scope: 'main' }),
   /** Folder of transfer definitions for the sysupdate verb. */
-  sysupdateDirectory:            idle('Runtime', path, 'for `mkosi sysupdate`; `bisque update` has transfer files of its own', { scope: 'main', files: ['sysupdate'] }),
+  sysupdateDirectory:            idle('Runtime', path, 'for mkosi’s own sysupdate verb; the transfer files that a machine updates by go into the image', { scope: 'main', files: ['sysupdate'] }),
   /** Console of the virtual machine. */
   console:                       idle('Runtime', choice(['interactive', 'read-only', 'native', 'gui', 'headless']), MKOSI_VM, { scope: 'main' }),
   /** Processors of the virtual machine. */
@@ -623,7 +623,9 @@ export type SupportedKey = KeyThatIs<'supported'>
 /** Settings that a recipe may carry. */
 export type WritableKey = Exclude<KeyThatIs<'supported' | 'without-effect' | 'older'>, 'profiles'>
 
-type Inputs<T, K extends keyof T> = { [P in K]?: InputOf<T[P]> }
+/** `null` takes away what would be there otherwise: a default, or the main image's value. */
+type OrNone<R> = undefined extends ValueOf<R> ? InputOf<R> | null : InputOf<R>
+type Inputs<T, K extends keyof T> = { [P in K]?: OrNone<T[P]> }
 type Values<T, K extends keyof T> = { readonly [P in K]: ValueOf<T[P]> }
 
 /** What a recipe or one of its profiles may set. */

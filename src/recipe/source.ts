@@ -12,6 +12,10 @@ export interface Source {
   base: readonly Assignment[]
   /** Of each of its profiles. */
   profiles: ReadonlyMap<string, readonly Assignment[]>
+  /** Of each of its sub-images. */
+  images: ReadonlyMap<string, readonly Assignment[]>
+  /** Of the default initrd. */
+  initrd: readonly Assignment[]
 }
 
 export function readSource(file: string, exported: Readonly<Record<string, unknown>>, problems: Problem[]): Source {
@@ -21,19 +25,33 @@ export function readSource(file: string, exported: Readonly<Record<string, unkno
     const p = positions.get(path) ?? anyKey(text, path.slice(path.lastIndexOf('.') + 1))
     return p ? `${basename(file)}:${p.line}:${p.column}` : basename(file)
   }
-  const { profiles = {}, ...own } = exported
-  const base = readObject(own, '', undefined, at, problems)
-  if (!isObject(profiles)) {
-    problems.push({ where: at('profiles'), message: `profiles: expected an object of profiles by name, got ${shown(profiles)}` })
-    return { base, profiles: new Map() }
+  const { profiles, images, initrd, ...own } = exported
+  const read = (value: unknown, path: string, within: string): Assignment[] => {
+    if (isObject(value)) return readObject(value, `${path}.`, within, at, problems)
+    problems.push({ where: at(path), message: `${within}: expected an object of settings, got ${shown(value)}` })
+    return []
   }
-  const overlays = Object.entries(profiles).map(([name, overlay]): [string, Assignment[]] => {
-    if (isObject(overlay)) return [name, readObject(overlay, `profiles.${name}.`, `profile ${name}`, at, problems)]
-    const message = `profile ${name}: expected an object of settings, got ${shown(overlay)}`
-    problems.push({ where: at(`profiles.${name}`), message })
-    return [name, []]
-  })
-  return { base, profiles: new Map(overlays) }
+  const readEach = (value: unknown, path: string, kind: string): Map<string, Assignment[]> => {
+    if (isObject(value))
+      return new Map(Object.entries(value).map(([name, one]) => [name, read(one, `${path}.${name}`, `${kind} ${name}`)]))
+    if (value === undefined) return new Map()
+    problems.push({ where: at(path), message: `${path}: expected an object of ${path} by name, got ${shown(value)}` })
+    return new Map()
+  }
+  const source: Source = {
+    base: readObject(own, '', undefined, at, problems),
+    profiles: readEach(profiles, 'profiles', 'profile'),
+    images: readEach(images, 'images', 'image'),
+    initrd: initrd === undefined ? [] : read(initrd, 'initrd', 'initrd'),
+  }
+  for (const name of source.images.keys()) {
+    if (/^[A-Za-z0-9][\w.-]*$/.test(name) && !['main', 'default-initrd', 'tools'].includes(name)) continue
+    problems.push({
+      where: at(`images.${name}`),
+      message: `image ${name}: expected a name of letters, digits, ".", "_" and "-" that is not taken`,
+    })
+  }
+  return source
 }
 
 function readObject(

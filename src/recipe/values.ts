@@ -11,8 +11,8 @@ import type { Place } from './type.ts'
 /** One setting given one value somewhere. Later assignments replace or add to earlier ones, as the setting's type has it. */
 export interface Assignment {
   key: Key
-  /** Text as in `--set` and mkosi.conf, or a value from TypeScript. */
-  syntax: 'text' | 'value'
+  /** Text as in `--set` and mkosi.conf, a value from TypeScript, or one that has been read already. */
+  syntax: 'text' | 'value' | 'final'
   value: unknown
   /** The place: `recipe.ts:12:3`, `--set Release=sid`. */
   where: string
@@ -27,9 +27,9 @@ export interface Problem {
 }
 
 /** The place as it is told in summaries: `profile desktop (recipe.ts:30:5)`. */
-const originOf = ({ where, within }: Assignment): string => (within ? `${within} (${where})` : where)
+export const originOf = ({ where, within }: Assignment): string => (within ? `${within} (${where})` : where)
 
-const problemAt = ({ where, within }: Assignment, message: string): Problem => ({
+export const problemAt = ({ where, within }: Assignment, message: string): Problem => ({
   where,
   message: within ? `${within}: ${message}` : message,
 })
@@ -85,6 +85,7 @@ function fold(
 ): { value: unknown; origin: string } {
   const row = ROWS[key]!
   let value: unknown
+  let none = false
   let where: string[] = []
   for (const assignment of assignments) {
     if (row.status.is === 'refused') {
@@ -95,6 +96,7 @@ function fold(
       const { added, resets } = readAssignment(ROWS[assignment.key]!, assignment, around, get)
       const reason = added === undefined || around.anyValue ? undefined : row.type.unsupported?.(added)
       if (reason) throw new Fault('recipe', reason)
+      none = added === undefined && (assignment.syntax === 'final' || assignment.value === null)
       if (resets || row.type.merge === 'replace') [value, where] = [resets ? emptied(row) : undefined, []]
       if (added !== undefined) value = merged(row, value, added)
       if (added !== undefined || resets) where.push(originOf(assignment))
@@ -105,7 +107,7 @@ function fold(
       value ??= row.type.absent
     }
   }
-  if (value !== undefined) return { value, origin: where.join(', ') }
+  if (value !== undefined || none) return { value, origin: where.join(', ') }
   // One that was wrong is not missing as well.
   if (row.required && where.length === 0) {
     problems.push({ where: '', message: `${key} is not set: expected ${row.type.expected}` })
@@ -129,6 +131,8 @@ function readAssignment(
 ): { added: unknown; resets: boolean } {
   const expand = (text: string): string => (row.secret ? text : expandSpecifiers(text, get, around))
   const appends = row.type.merge !== 'replace'
+  if (syntax === 'final') return { added: value, resets: true }
+  if (value === null && !appends && !row.required) return { added: undefined, resets: true }
   if (syntax === 'text') {
     const text = expand(String(value))
     if (text.trim() === '' && row.type !== ROWS['rootPassword']!.type) return { added: undefined, resets: true }
@@ -139,7 +143,7 @@ function readAssignment(
   return { added: row.type.check(expanded, around), resets }
 }
 
-function expandAll(value: unknown, expand: (text: string) => string): unknown {
+export function expandAll(value: unknown, expand: (text: string) => string): unknown {
   if (typeof value === 'string') return expand(value)
   if (Array.isArray(value)) return value.map((element) => expandAll(element, expand))
   if (value === null || typeof value !== 'object' || Object.getPrototypeOf(value) !== Object.prototype) return value

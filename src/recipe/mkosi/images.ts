@@ -38,30 +38,36 @@ export function readSubimages(main: Reading, finished: Finished): Reading[] {
   return readings
 }
 
-/** The initrd that is built from packages, read from the built-in configuration upon what the main image says of it. */
-export function readDefaultInitrd(main: Reading, finished: Finished): Reading {
+/**
+ * The initrd that is built from packages, read from the built-in configuration upon what the main image says of it and what
+ * `own` adds.
+ */
+export function readDefaultInitrd(main: Reading, finished: Finished, own: (reading: Reading) => void = readOwnInitrd): Reading {
   const reading = newReading(main.folder, DEFAULT_INITRD)
   for (const key of KEYS) {
     const value = finished.get(key)!
     if (scopeIs(key, 'universal', 'multiversal')) reading.cli.set(key, value)
     else if (scopeIs(key, 'inherit', 'initrd-inherit')) reading.config.set(key, value)
     else if (scopeIs(key, 'initrd')) {
-      const own = settingNamed(mkosiName(key).replace(/^Initrd/, ''))!
+      const target = settingNamed(mkosiName(key).replace(/^Initrd/, ''))!
       const layer = main.cli.has(key) ? reading.cli : main.config.has(key) ? reading.config : reading.defaults
-      if (main.cli.has(key) && main.cliEmptied.has(key)) reading.cliEmptied.add(own)
-      layer.set(own, value)
+      if (main.cli.has(key) && main.cliEmptied.has(key)) reading.cliEmptied.add(target)
+      layer.set(target, value)
     }
   }
   passEnvironment(reading, finished)
-  const { configDirectory } = main.folder
-  const own = join(configDirectory, 'mkosi.initrd.conf')
-  if (existsSync(own)) {
-    const isFolder = statSync(own).isDirectory()
-    parseConfiguration(reading, own, configDirectory, { profiles: isFolder, local: isFolder })
-  }
+  own(reading)
   const builtin = builtinFolder('mkosi-initrd')
   parseConfiguration(reading, builtin, builtin, { profiles: true })
   return reading
+}
+
+function readOwnInitrd(reading: Reading): void {
+  const { configDirectory } = reading.folder
+  const path = join(configDirectory, 'mkosi.initrd.conf')
+  if (!existsSync(path)) return
+  const isFolder = statSync(path).isDirectory()
+  parseConfiguration(reading, path, configDirectory, { profiles: isFolder, local: isFolder })
 }
 
 /** Of the variables for scripts, other images see those that `PassEnvironment=` names. */
@@ -72,12 +78,16 @@ function passEnvironment(reading: Reading, finished: Finished): void {
   reading.config.set('environment', { value: Object.fromEntries(passed), where: environment.where })
 }
 
-/** What is wanted, each after what it depends on; otherwise in the order of `images`. */
-export function inOrder(
-  images: readonly ImageRecipe[],
-  wanted: readonly string[],
-  dependenciesOf: (image: ImageRecipe) => readonly string[],
-): ImageRecipe[] {
+export const wantsInitrd = (image: ImageRecipe): boolean => image.settings.initrds.includes('default')
+
+/** The images that one is made of. */
+export const needsOf = (image: ImageRecipe, dependencies: readonly string[] = image.settings.dependencies): string[] => [
+  ...dependencies,
+  ...(wantsInitrd(image) && image.name !== DEFAULT_INITRD ? [DEFAULT_INITRD] : []),
+]
+
+/** What is wanted, each after what it depends on; otherwise in the order in which they are wanted. */
+export function inOrder(images: readonly ImageRecipe[], wanted: readonly string[]): ImageRecipe[] {
   const byName = new Map(images.map((image) => [image.name, image]))
   const done: ImageRecipe[] = []
   const visit = (name: string, path: readonly string[]): void => {
@@ -98,7 +108,7 @@ export function inOrder(
       throw new Fault('recipe', `Cannot read recipe: images depend on each other in a circle: ${cycle}`)
     }
     if (done.includes(image)) return
-    for (const dependency of dependenciesOf(image)) visit(dependency, [...path, name])
+    for (const dependency of needsOf(image)) visit(dependency, [...path, name])
     done.push(image)
   }
   for (const name of wanted) visit(name, [])

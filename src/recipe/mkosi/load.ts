@@ -8,7 +8,7 @@ import type { Assignment } from '../values.ts'
 import { assign, readValue } from './assign.ts'
 import { configured } from './configure.ts'
 import { execute } from './execute.ts'
-import { DEFAULT_INITRD, finish, imageOf, inOrder, readDefaultInitrd, readSubimages } from './images.ts'
+import { finish, imageOf, inOrder, needsOf, readDefaultInitrd, readSubimages, wantsInitrd } from './images.ts'
 import { parseConfiguration } from './parse.ts'
 import { copyOf, type Folder, newReading, type Reading } from './state.ts'
 
@@ -87,20 +87,12 @@ function readImages(folder: Folder, { options, set, problems }: LoadMkosi): Imag
     subimages.push(imageOf(initrd))
   }
   checkProfiles(main, recipe)
-  const images = problems.length > 0 ? [] : inOrder(subimages, needsOf(recipe, dependencies), needsOf)
+  const images = problems.length > 0 ? [] : inOrder(subimages, needsOf(recipe, dependencies))
   return {
     recipe: { ...recipe, ...rest(folder, images) },
     readings: new Map([main, ...readings].map((reading) => [reading.image, reading])),
   }
 }
-
-const wantsInitrd = (image: ImageRecipe): boolean => image.settings.initrds.includes('default')
-
-/** The images that one is made of. */
-const needsOf = (image: ImageRecipe, dependencies: readonly string[] = image.settings.dependencies): string[] => [
-  ...dependencies,
-  ...(wantsInitrd(image) && image.name !== DEFAULT_INITRD ? [DEFAULT_INITRD] : []),
-]
 
 const rest = (folder: Folder, subimages: readonly ImageRecipe[]) => ({
   directory: folder.directory,

@@ -141,7 +141,7 @@ export const copyOf = (reading: Reading): Reading => ({
 })
 
 /** Why the image that is read may not have the setting. */
-export function scopeProblem(reading: Reading, key: Key): string | undefined {
+export function scopeProblem(reading: Pick<Reading, 'image'>, key: Key): string | undefined {
   const { scope } = ROWS[key]!
   if (reading.image === 'main' || !['main', 'tools', 'initrd', 'multiversal', 'universal'].includes(scope)) return undefined
   return `only the main image can set it, and this is the image ${reading.image}`
