@@ -26,7 +26,7 @@ function jsonOf(key: Key, value: unknown): unknown {
   const own = OWN_FORMS[key]
   if (own) return own(value)
   if (ROWS[key]!.secret) return '(secret)'
-  if (ROWS[key]!.type === feature || key === 'elTorito') return value === true ? 'enabled' : value === false ? 'disabled' : value
+  if (ROWS[key]!.type.expected === feature.expected) return value === true ? 'enabled' : value === false ? 'disabled' : value
   if (Array.isArray(value) && value.every(isTree)) return value.map(treeForm)
   return value
 }

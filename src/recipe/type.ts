@@ -29,6 +29,10 @@ export interface Type<T, Absent = undefined, Input = T> {
   check(value: unknown, place: Place): T
   /** Text that stands for a whole list and drops what came before, where others add to it. */
   replaces?(text: string): boolean
+  /** How one text holds several elements. */
+  readonly separator?: Separator
+  /** mkosi's values that are known and refused so far. */
+  readonly later?: readonly string[]
   /** Order of a list's elements where it is not that of the assignments. */
   order?(a: unknown, b: unknown): number
   /** Why a value that is well-formed cannot be built, so that other recipes' conditions and summaries can still name it. */
@@ -188,7 +192,7 @@ export function choice<const C extends string>(values: readonly C[], more: Choic
   }
   const unsupported = (value: unknown): string | undefined =>
     later.includes(value as string) ? `"${value}" is known but not supported yet; supported: ${values.join(', ')}` : undefined
-  return { expected, merge: 'replace', absent: undefined, parse: check, check, unsupported }
+  return { expected, merge: 'replace', absent: undefined, parse: check, check, unsupported, later }
 }
 
 /** Exactly one of the host's paths, absolute after loading. In text `~` and `$NAME` stand for folders of the caller's. */
@@ -224,7 +228,8 @@ export function present<T extends string | TreeSource, I>(of: Type<T, undefined,
 export function pathOr(...constants: readonly string[]): Type<string> {
   const read = (from: Type<string>['parse']) => (value: string, place: Place) =>
     constants.includes(value) ? value : from(value, place)
-  return { ...path, parse: read(path.parse), check: read(path.check as Type<string>['parse']) as Type<string>['check'] }
+  const expected = `a path, or ${constants.map((word) => `"${word}"`).join(' or ')}`
+  return { ...path, expected, parse: read(path.parse), check: read(path.check as Type<string>['parse']) as Type<string>['check'] }
 }
 
 /** Paths, in text also wildcards, which stand for what is there in order of names. What is not there counts for nothing. */
@@ -232,6 +237,7 @@ export const globs: Type<readonly string[], readonly string[], readonly string[]
   expected: 'a list (each element a path)',
   merge: 'append',
   absent: [],
+  separator: 'comma or space',
   parse: (text, place) => words(text, 'comma or space').flatMap((word) => matches(word, place)),
   check: (value, place) => list(path).check(value, place),
 }
@@ -330,6 +336,8 @@ export function list<T, I>(
     expected: wanted,
     merge: 'append',
     absent: [],
+    separator,
+    ...(of.later ? { later: of.later } : {}),
     parse: (text, place) => words(text, separator).flatMap((word) => (word === '' ? [] : [of.parse(word, place)])),
     check(value, place) {
       if (!Array.isArray(value)) return refuse(wanted, value)
@@ -376,6 +384,7 @@ export const credentials: Type<readonly Credential[], readonly Credential[], Pai
   expected: 'an object of strings',
   merge: 'append',
   absent: [],
+  separator: 'quoted space',
   parse(text, place) {
     if (text === '' || text.includes('=')) {
       const cut = (word: string): number => (word.includes('=') ? word.indexOf('=') : word.length)
@@ -464,6 +473,7 @@ export function pairs(inherit = false): Type<Pairs, Pairs> {
     expected,
     merge: 'update',
     absent: {},
+    separator: 'quoted space',
     parse(text, place) {
       const entries = words(text, 'quoted space').flatMap((word) => {
         const equals = word.indexOf('=')
