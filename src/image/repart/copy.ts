@@ -119,7 +119,7 @@ function copyOne(state: Copying, copy: CopyFiles): void {
   if (copy.target === '/') throw cannot(state, `${copy.source} is a file and cannot become the root of the file system`)
   const at = joined(ensureDirectory(state, parentPath(copy.target), 'CopyFiles'), nameOf(copy.target))
   if (out.has(at)) throw cannot(state, `${copy.target} is there already; copy ${copy.source} to another place`)
-  out.set(at, source)
+  add(state, at, source)
 }
 
 /** The directory in the partition that a directory is copied to: what is there, or a new one like the source. */
@@ -128,7 +128,7 @@ function targetDirectory(state: Copying, { target }: CopyFiles, source: Inode): 
   if (there === undefined) {
     const at = joined(ensureDirectory(state, parentPath(target), 'CopyFiles'), nameOf(target))
     if (state.out.has(at)) throw cannot(state, `${target} is a symlink that leads nowhere`)
-    state.out.set(at, source)
+    add(state, at, source)
     return at
   }
   if (state.out.get(there)!.type !== 'directory') throw cannot(state, `${target} is a file already, a directory is copied to it`)
@@ -217,7 +217,7 @@ function ensureDirectory(state: Copying, path: string, setting: string): string 
   for (const name of path.split('/').filter((part) => part !== '')) {
     const next = joined(at, name)
     const inode = out.get(next)
-    if (inode === undefined) out.set(next, madeDirectory(options.epoch))
+    if (inode === undefined) add(state, next, madeDirectory(options.epoch))
     const place = inode?.type === 'symlink' ? follow(out, next) : next
     if (place === undefined || out.get(place)!.type !== 'directory')
       throw cannot(
@@ -235,7 +235,14 @@ function makeSymlink(state: Copying, path: string, target: string): void {
     throw cannot(state, `there is no directory for the symlink ${path}; add MakeDirectories=${parentPath(path)}`)
   const at = joined(parent, nameOf(path))
   if (state.out.has(at)) throw cannot(state, `the symlink ${path} cannot be made, as ${path} is there already`)
-  state.out.set(at, madeSymlink(target, state.options.epoch))
+  add(state, at, madeSymlink(target, state.options.epoch))
+}
+
+/** Adds an inode, by which the directory it is in changes now. What a copied directory holds does not change it. */
+function add({ out, options }: Copying, at: string, inode: Inode): void {
+  out.set(at, inode)
+  const parent = parentOf(at)
+  out.set(parent, { ...out.get(parent)!, mtime: options.epoch })
 }
 
 const parentPath = (path: string): string => parentOf(path) || '/'
