@@ -15,6 +15,10 @@ export interface GroupRequest {
   withBase: boolean
   /** The group whose packages are there already; this one holds what comes to them. */
   upon?: string
+  /** Folders of the host with a dpkg database, whose packages are there already. */
+  bases?: readonly string[]
+  /** Whether the recipe can do without: where it cannot be resolved, that is said and nothing more. */
+  optional?: boolean
 }
 
 /** The group of an image's packages in the lock. */
@@ -42,13 +46,17 @@ export function groupsOf(recipe: Recipe): Map<string, GroupRequest> {
     }
   }
   if (!isFolder(recipe) && !groups.has('initrd')) groups.set('initrd', only(initrdPackagesOf(recipe.settings), true))
-  if (recipe.settings.toolsTreePackages.length > 0) groups.set('tools', only(recipe.settings.toolsTreePackages, false))
+  if (recipe.settings.toolsTreePackages.length > 0) {
+    // In mkosi's folders they may be another distribution's: Bisque has its own tools.
+    groups.set('tools', { ...only(recipe.settings.toolsTreePackages, false), ...(isFolder(recipe) ? { optional: true } : {}) })
+  }
   return groups
 }
 
 function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
   const { settings } = image
-  const base = settings.baseTrees.length > 0 ? baseOf(image, recipe) : undefined
+  const base = baseOf(image, recipe)
+  const bases = settings.baseTrees.filter((tree) => base === undefined || tree !== placeOf(base))
   return {
     packages: settings.packages,
     ...(settings.volatilePackages.length > 0 ? { later: settings.volatilePackages } : {}),
@@ -57,18 +65,21 @@ function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
     recommends: settings.withRecommends,
     withBase: settings.baseTrees.length === 0 && !isExtension(image),
     ...(base === undefined ? {} : { upon: groupOf(base.name) }),
+    ...(bases.length > 0 ? { bases } : {}),
   }
 }
 
-/** The sub-image that an image is built upon. Packages of other base trees are not known before the build. */
+/** The sub-image that an image is built upon. */
 function baseOf(image: ImageRecipe, recipe: Recipe): ImageRecipe | undefined {
-  const outputs = new Map(recipe.subimages.map((sub) => [join(sub.settings.outputDirectory, sub.settings.output), sub]))
+  const outputs = new Map(recipe.subimages.map((sub) => [placeOf(sub), sub]))
   for (const tree of image.settings.baseTrees) {
     const base = outputs.get(tree)
     if (base !== undefined && base !== image) return base
   }
   return undefined
 }
+
+const placeOf = ({ settings }: ImageRecipe) => join(settings.outputDirectory, settings.output)
 
 const isExtension = ({ settings }: ImageRecipe) => settings.overlay || ['sysext', 'confext', 'portable'].includes(settings.format)
 

@@ -117,6 +117,26 @@ test('lockRecipe() locks every image by itself: the base first, as mkosi does, t
   assert.equal(readFileSync(packagesOf(packages, 'top')[0]!.file, 'utf8'), 'the bytes of app 1.0')
 })
 
+test('lockRecipe() counts what a base tree’s own database says is there', async (t) => {
+  const installed = (name: string, version: string) =>
+    `Package: ${name}\nStatus: install ok installed\nVersion: ${version}\nArchitecture: amd64\n`
+  const { folder, load, env } = await kitchen(t, {
+    'mkosi.conf': `${CONF}BaseTrees=tree\nPackages=app,gawk\n`,
+    'tree/var/lib/dpkg/status': [installed('libapp', '0.5'), installed('base-files', '0.5'), installed('mawk', '1.0')].join('\n'),
+  })
+  assert.equal(pins((await lockRecipe(await load(), {}, env)).lock, 'image'), 'app 1.0, gawk 1.0')
+  await requireLock(await load())
+  write(folder, { 'tree/var/lib/dpkg/status': installed('base-files', '0.5') })
+  assert.match((await refusal(requireLock(await load()))).message, /was made for other packages/)
+  assert.equal(pins((await lockRecipe(await load(), {}, env)).lock, 'image'), 'app 1.0, gawk 1.0, libapp 1.0')
+})
+
+test('lockRecipe() goes on without tools of a folder that are not there, and says so', async (t) => {
+  const { load, env, notes } = await kitchen(t, { 'mkosi.conf': `${CONF}Packages=app\n[Build]\nToolsTreePackages=dnf\n` })
+  assert.equal(pins((await lockRecipe(await load(), {}, env)).lock, 'tools'), '')
+  assert.match(notes.join(), /^\[tools\] is left empty: Cannot resolve packages: there is no package dnf/)
+})
+
 test('lockRecipe() leaves removed packages in the set of a folder: they are purged once all is installed', async (t) => {
   const { load, env } = await kitchen(t, { 'mkosi.conf': `${CONF}Packages=app\nRemovePackages=libapp\n` })
   assert.equal(pins((await lockRecipe(await load(), {}, env)).lock, 'image'), 'app 1.0, base-files 1.0, libapp 1.0, mawk 1.0')

@@ -1,9 +1,12 @@
 /** Resolves a recipe's packages against its repositories and writes them down as `bisque.lock`. */
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { digestOf } from '../base/digest.ts'
+import { digestOf, type Sha256, sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
+import { formatStanzas } from '../formats/deb822.ts'
+import { installedStanzas } from '../packages/deb/database.ts'
+import { type DebPackage, indexPackages, openIndex, type PackageIndex } from '../packages/deb/index.ts'
 import { listingDigest, listPackages, loadLocalRepository } from '../packages/deb/local.ts'
 import { type Preference, priorityOf } from '../packages/deb/preferences.ts'
 import { type LoadedRepository, loadRepository } from '../packages/deb/repository.ts'
@@ -33,9 +36,9 @@ export const lockPath = (recipe: Recipe): string => join(recipe.directory, 'bisq
 /** What the lock must answer: changes when, and only when, other packages may have to be chosen. */
 export function requestOf(recipe: Recipe): string {
   const groups = [...groupsOf(recipe)].map(([name, group]) => {
-    const { packages, exclude, later, ...rest } = group
+    const { packages, exclude, later, bases, ...rest } = group
     const last = later === undefined ? {} : { later: asSet(later) }
-    return [name, { packages: asSet(packages), exclude: asSet(exclude), ...last, ...rest }] as const
+    return [name, { packages: asSet(packages), exclude: asSet(exclude), ...last, ...upon(bases), ...rest }] as const
   })
   const { distribution, release, architecture, snapshot, repositories, sandboxTrees } = recipe.settings
   const archive = { distribution, release, architecture, snapshot: snapshot ?? null, repositories: asSet(repositories) }
@@ -50,6 +53,10 @@ export function requestOf(recipe: Recipe): string {
 /** A value with text where it has patterns and maps. */
 const plain = (value: unknown): unknown =>
   JSON.parse(JSON.stringify(value, (_, part) => (part instanceof RegExp ? String(part) : part instanceof Map ? [...part] : part)))
+
+/** What is there in base trees, by what their databases say. */
+const upon = (bases: readonly string[] | undefined) =>
+  bases === undefined ? {} : { bases: bases.map((folder) => databaseOf(folder)?.digest ?? null) }
 
 /** Order and repetition decide nothing. */
 const asSet = (values: readonly string[]): string[] => [...new Set(values)].sort()
@@ -195,12 +202,16 @@ function resolveGroup(
   wanted: LockRequest,
   report: Report,
 ): Package[] {
-  const there = group.upon === undefined ? [] : everything(group.upon, wanted.groups, groups)
+  const suites = [...loaded, ...(group.bases ?? []).flatMap((folder) => databaseOf(folder) ?? [])]
+  const there = [
+    ...(group.upon === undefined ? [] : everything(group.upon, wanted.groups, groups)),
+    ...suites.filter(({ repository }) => repository.id === BASE).flatMap(({ index }) => everyPackage(index)),
+  ]
   // Packages of the recipe's own folders are as new as the folder is.
   const own = loaded.filter(({ repository }) => repository.directory !== undefined).flatMap(({ index }) => index.names())
   const prefer = new Map([...(wanted.keep?.get(name) ?? [])].filter(([kept]) => !own.includes(kept)))
   try {
-    const found = resolveDebian(loaded, {
+    const found = resolveDebian(suites, {
       packages: group.packages,
       ...(group.later ? { later: group.later } : {}),
       exclude: group.exclude,
@@ -225,9 +236,28 @@ function resolveGroup(
     }))
   } catch (error) {
     if (!(error instanceof Fault) || error.code !== 'resolve' || name === 'image') throw error
+    if (group.optional) {
+      report.tell({ type: 'note', level: 'info', message: `[${name}] is left empty: ${error.message}` })
+      return []
+    }
     throw new Fault('resolve', `In [${name}]: ${error.message}`, error.hint === undefined ? {} : { hint: error.hint })
   }
 }
+
+/** The packages of base trees, as a suite whose packages cost nothing and are never fetched. */
+const BASE = 'base tree'
+
+function databaseOf(folder: string): (Suite & { digest: Sha256 }) | undefined {
+  const stanzas = installedStanzas(folder)
+  if (stanzas.length === 0) return undefined
+  const nowhere = { Filename: 'none', Size: '0', SHA256: '0'.repeat(64) }
+  const text = Buffer.from(formatStanzas(stanzas.map((stanza) => new Map([...stanza, ...Object.entries(nowhere)]))))
+  const index = openIndex(indexPackages(text, `packages of ${folder}`))
+  return { repository: { id: BASE, suite: BASE, priority: 100 }, index, digest: sha256(text) }
+}
+
+const everyPackage = (index: PackageIndex): DebPackage[] =>
+  index.names().flatMap((name) => index.versions(name).map(index.record))
 
 /** A repository with what preferences say of its packages. */
 function ranked(loaded: LoadedRepository, preferences: readonly Preference[]): LoadedRepository & Suite {

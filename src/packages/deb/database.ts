@@ -40,11 +40,8 @@ export function readInstalled(
   root: string,
 ): Map<string, { name: string; version: string; fields: Stanza; unpacked: { paths: string[] } }> {
   const admin = adminDirectory(root)
-  const found = parseStanzas(read(`${admin}/status`), '/var/lib/dpkg/status').filter((fields) =>
-    / (unpacked|half-configured|triggers-awaited|triggers-pending|installed)$/.test(field(fields, 'Status') ?? ''),
-  )
   return new Map(
-    found.map((fields) => {
+    installedStanzas(root).map((fields) => {
       const [name, version] = [field(fields, 'Package') ?? '', field(fields, 'Version') ?? '']
       const paths = read(`${admin}/info/${plainName(databaseName(fields))}.list`)
         .split('\n')
@@ -53,6 +50,12 @@ export function readInstalled(
     }),
   )
 }
+
+/** What a root's database says of the packages that are there. */
+export const installedStanzas = (root: string): Stanza[] =>
+  parseStanzas(read(`${adminDirectory(root)}/status`), `${root}/var/lib/dpkg/status`).filter((fields) =>
+    / (unpacked|half-configured|triggers-awaited|triggers-pending|installed)$/.test(field(fields, 'Status') ?? ''),
+  )
 
 /** A name from a database that may lie: no path. */
 const plainName = (name: string) => name.replaceAll('/', '')
