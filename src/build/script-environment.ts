@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises'
 import { Fault } from '../base/fault.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
-import { KEYS, mkosiName, ROWS } from '../recipe/schema.ts'
+import { byName, summaryOf } from '../recipe/summary.ts'
 
 export type Phase = 'configure' | 'sync' | 'prepare' | 'build' | 'postinst' | 'finalize' | 'postoutput' | 'clean'
 
@@ -95,12 +95,9 @@ async function fileVariables(files: readonly string[]): Promise<Record<string, s
   return found
 }
 
-/** The settings of an image under mkosi's names, without secrets: what `$MKOSI_CONFIG` holds. */
+/** The settings of an image as `mkosi --json summary` has them, without secrets: what `$MKOSI_CONFIG` holds. */
 export function configJson(image: ImageRecipe): string {
-  const rows = KEYS.flatMap((key): [string, unknown][] => {
-    if (!(key in image.settings) || ROWS[key]!.secret) return []
-    return [[mkosiName(key), (image.settings as unknown as Record<string, unknown>)[key] ?? null]]
-  })
+  const rows = Object.entries(byName(summaryOf(image))).map(([name, { value }]) => [name, value])
   return `${JSON.stringify({ Image: image.name, ...Object.fromEntries(rows) }, undefined, 4)}\n`
 }
 
