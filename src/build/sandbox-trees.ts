@@ -24,7 +24,9 @@ export interface AptTrees {
 export function readAptTrees(trees: readonly TreeSource[]): AptTrees {
   const found: AptTrees = { sources: [], replaceOwn: false, preferences: [], allowExpired: false, notes: [] }
   const files = filesOf(trees)
-  for (const [path, file] of files.in('/etc/apt/sources.list.d', /\.(list|sources)$/).concat(files.at('/etc/apt/sources.list'))) {
+  for (const [path, file] of files
+    .in('/etc/apt/sources.list.d', /^[\w.-]+\.(list|sources)$/)
+    .concat(files.at('/etc/apt/sources.list'))) {
     const { sources, notes } = parseSources(textOf(file), path)
     const name = path.replace(/.*\//, '').replace(/\.[a-z]+$/, '')
     found.sources.push(...sources.map((source) => ({ ...source, name, keyring: keyringOf(source, files) })))
