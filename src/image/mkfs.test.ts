@@ -48,6 +48,18 @@ function sample(devices = true): Tree {
   )
 }
 
+/** The same, without what a format has not. */
+function sampleOf(format: string): Tree {
+  if (format !== 'xfs') return sample(format !== 'btrfs')
+  const tree = sample()
+  const changed = new Map<Inode, Inode>()
+  for (const inode of tree.values()) {
+    const { xattrs: _, ...rest } = inode
+    changed.set(inode, inode.type === 'directory' ? rest : inode)
+  }
+  return new Map([...tree].map(([path, inode]) => [path, changed.get(inode)!]))
+}
+
 const plain = { uuid: UUID, label: 'soup', subvolumes: [], sectorSize: 512, epoch: EPOCH } as const
 const request = (dir: string, format: string, more: Partial<FileSystemRequest> = {}): FileSystemRequest => ({
   ...plain,
@@ -170,6 +182,19 @@ oracle('btrfs', 'btrfs check and restore find the tree, its subvolumes and links
   assert.match(dump, /size 300000 .*\n.* mode 104755 links 2 uid 0/)
 })
 
+oracle('xfs_repair', 'xfs_repair and xfs_db find the tree, its links, times and sticky bits', async (_t, judge) => {
+  await make(request(judge.dir, 'xfs', { tree: sampleOf('xfs') }))
+  await judge.run(['xfs_repair', '-n', 'xfs.img'])
+  const print = async (path: string, ...fields: string[]) =>
+    (await judge.run(['xfs_db', '-r', '-c', `path ${path}`, '-c', `print ${fields.join(' ')}`, 'xfs.img'])).stdout
+  assert.match(await print('/usr/bin/same', 'core.mode core.nlinkv2 core.size'), /0104755\n.* = 2\n.* = 300000\n/)
+  assert.match(await print('/usr/bin/tool', 'core.mtime core.ctime'), /22:11:40 2023\n[\s\S]*22:13:20 2023\n/)
+  assert.match(await print('/usr/bin', 'core.mtime core.ctime'), /22:13:20 2023\n[\s\S]*22:13:20 2023\n/)
+  assert.match(await print('/tmp', 'core.mode'), /041777/)
+  assert.match(await print('/', 'core.mode core.gid core.mtime'), /040755\n.* = 7\n.*22:12:30 2023/)
+  assert.match(await print('/var', 'core.uid core.gid'), /100000\n.* = 3000000/)
+})
+
 oracle('fsck.f2fs', 'fsck.f2fs accepts an empty f2fs', async (_t, judge) => {
   await make(request(judge.dir, 'f2fs', { tree: treeOf([], madeDirectory(EPOCH)), sizeBytes: 64 << 20 }))
   await judge.run(['fsck.f2fs', '--dry-run', 'f2fs.img'])
@@ -178,6 +203,7 @@ oracle('fsck.f2fs', 'fsck.f2fs accepts an empty f2fs', async (_t, judge) => {
 for (const [format, more] of [
   ['ext4', {}],
   ['squashfs', {}],
+  ['xfs', { tree: sampleOf('xfs') }],
   ['f2fs', { tree: treeOf([], madeDirectory(EPOCH)), sizeBytes: 64 << 20 }],
 ] as const) {
   making(`makeFileSystem() gives the same ${format} bytes again`, async (dir) => {
@@ -186,7 +212,7 @@ for (const [format, more] of [
       mkdirSync(`${dir}/${name}`)
       await make(request(`${dir}/${name}`, format, more))
       digests.push(digest(`${dir}/${name}/${format}.img`))
-      await new Promise((resolve) => setTimeout(resolve, 1100))
+      if (name === 'a') await new Promise((resolve) => setTimeout(resolve, 1100))
     }
     assert.equal(digests[0], digests[1])
   })
@@ -220,6 +246,9 @@ const REFUSED: [why: string, format: string, more: Partial<FileSystemRequest>, m
   ['a level of what has none',          'squashfs', { compression: 'xz', compressionLevel: '3' }, /compression xz has no levels/],
   ['a default subvolume that is none',  'btrfs',    { defaultSubvolume: '/x' },                   /none of its subvolumes/],
   ['device nodes in btrfs',             'btrfs',    { tree: DEVICE },                             /\/sda to disk: it is a block device/],
+  ['attributes of folders in xfs',      'xfs',      {},                                           /\/ has attributes, which only files/],
+  ['xfs that is too small',             'xfs',      { tree: sampleOf('xfs'), sizeBytes: 16 << 20 }, /16.0 MiB are too small/],
+  ['odd names in xfs',                  'xfs',      { tree: treeOf([['a\nb', madeFile('', EPOCH)]], madeDirectory(EPOCH)) }, /cannot have the name "a\\nb"/],
   ['files in f2fs',                     'f2fs',     { sizeBytes: 64 << 20 },                      /cannot be filled/],
 ]
 for (const [why, format, more, message] of REFUSED) {
@@ -229,11 +258,11 @@ for (const [why, format, more, message] of REFUSED) {
   })
 }
 
-making('the kernel mounts ext4 and squashfs', async (dir, t) => {
+making('the kernel mounts what makeFileSystem() made', async (dir, t) => {
   if (process.getuid!() !== 0 || !existsSync('/dev/loop-control')) return t.skip('needs root and loop devices')
   mkdirSync(`${dir}/mnt`)
-  for (const format of ['squashfs', 'ext4']) {
-    await make(request(dir, format))
+  for (const format of ['squashfs', 'ext4', 'xfs', 'btrfs']) {
+    await make(request(dir, format, { tree: sampleOf(format) }))
     try {
       execFileSync('mount', ['-t', format, '-o', 'loop,ro', `${dir}/${format}.img`, `${dir}/mnt`], { stdio: 'pipe' })
     } catch (error) {
@@ -243,6 +272,8 @@ making('the kernel mounts ext4 and squashfs', async (dir, t) => {
       assert.deepEqual(readFileSync(`${dir}/mnt/usr/bin/tool`), BIG)
       assert.equal(statSync(`${dir}/mnt/tmp`).mode & 0o7777, 0o1777)
       assert.deepEqual([...readXattrs(`${dir}/mnt/usr/bin/tool`).keys()], ['security.capability', 'user.soup'])
+      assert.equal(statSync(`${dir}/mnt/usr/bin/tool`).ino, statSync(`${dir}/mnt/usr/bin/same`).ino)
+      if (format === 'xfs') continue
       assert.deepEqual(readXattrs(`${dir}/mnt`), new Map([['user.root', Uint8Array.of(0)]]))
       assert.deepEqual(readXattrs(`${dir}/mnt/etc/q"q`).get('user.q'), Uint8Array.of(113))
       assert.deepEqual(readXattrs(`${dir}/mnt/etc`).get('user.d'), Uint8Array.of(100))

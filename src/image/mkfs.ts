@@ -14,6 +14,7 @@ import { makeExt } from './mkfs/ext.ts'
 import { makeF2fs } from './mkfs/f2fs.ts'
 import { makeSquashfs } from './mkfs/squashfs.ts'
 import { type Place, tooSmall } from './mkfs/tool.ts'
+import { makeXfs } from './mkfs/xfs.ts'
 import type { FileSystemRequest, MakeFileSystem } from './repart/file-system.ts'
 
 /** The formats there are programs for. */
@@ -55,4 +56,5 @@ const MAKERS: Record<string, Maker> = {
   squashfs: makeSquashfs,
   btrfs: makeBtrfs,
   f2fs: makeF2fs,
+  xfs: makeXfs,
 }
