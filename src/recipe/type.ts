@@ -3,11 +3,12 @@
  *
  * Both refuse with a Fault whose message reads `expected …, got …`; the loader puts the setting and its place before it.
  */
-import { existsSync, globSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, isAbsolute, join, normalize, resolve } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { nearest } from '../base/nearest.ts'
 import { alignUp, parseSize } from '../base/size.ts'
+import { wildcard } from '../base/wildcard.ts'
 import { parseIni } from './mkosi/ini.ts'
 
 /** What reading a value may depend on. */
@@ -242,11 +243,22 @@ export const globs: Type<readonly string[], readonly string[], readonly string[]
   check: (value, place) => list(path).check(value, place),
 }
 
+/** Folder by folder, so that nothing is walked that the pattern does not name. Hidden files match only a name that begins so. */
 function matches(text: string, place: Place): string[] {
-  if (!/[*?[]/.test(text)) return [resolve(place.directory, text)].filter((file) => existsSync(file))
-  const found = globSync(text, { cwd: place.directory }).filter((file) => !/(^|\/)\./.test(file.slice(text.lastIndexOf('/') + 1)))
-  return found.sort().map((file) => resolve(place.directory, file))
+  let found = [text.startsWith('/') ? '/' : place.directory]
+  for (const part of text.split('/').filter((name) => name !== '')) {
+    const pattern = /[*?[]/.test(part) ? wildcard(part) : undefined
+    found = found.flatMap((folder) =>
+      (pattern === undefined ? [part] : namesIn(folder).filter((name) => isSeen(name, part) && pattern(name)))
+        .map((name) => join(folder, name))
+        .filter((file) => existsSync(file)),
+    )
+  }
+  return found.sort()
 }
+
+const isSeen = (name: string, pattern: string): boolean => pattern.startsWith('.') || !name.startsWith('.')
+const namesIn = (folder: string): string[] => (statSync(folder).isDirectory() ? readdirSync(folder) : [])
 
 /** A path inside the image. */
 export const imagePath: Type<string> = scalar('an absolute path in the image', (value) =>

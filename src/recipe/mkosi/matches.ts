@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Fault } from '../../base/fault.ts'
 import { nearest } from '../../base/nearest.ts'
+import { wildcard } from '../../base/wildcard.ts'
 import { type Key, ROWS } from '../schema.ts'
 import { shown, type TreeSource } from '../type.ts'
 import { nativeArchitecture, SYSTEMD_VERSION } from './host.ts'
@@ -102,7 +103,7 @@ function settingMatches(reading: Reading, key: Key, kind: string, wanted: string
     return wanted === '' ? list.length === 0 : list.map(String).includes(wanted)
   }
   if (kind === 'version') return fulfils(String(value), wanted)
-  if (kind === 'glob') return globOf(wanted).test(String(value))
+  if (kind === 'glob') return wildcard(wanted)(String(value))
   if (kind === 'pair') {
     const [name, ...rest] = wanted.split('=')
     const found = Object.hasOwn(value as object, name!) ? (value as Record<string, string>)[name!] : undefined
@@ -148,19 +149,6 @@ const NAMES: Readonly<Record<string, { names: readonly string[]; what: string }>
   toolsTreeDistribution: { names: DISTRIBUTIONS, what: 'a distribution' },
   architecture: { names: [...ARCHITECTURES, 'uefi'], what: 'an architecture' },
   format: { names: FORMATS, what: 'a format' },
-}
-
-/** Shell wildcards `*`, `?` and `[…]` as a regular expression for a whole name. */
-function globOf(glob: string): RegExp {
-  const source = glob.replace(/\[(!?)([^\]]+)\]|[\s\S]/g, (part, not: string | undefined, set: string | undefined) => {
-    if (set !== undefined) return `[${not ? '^' : ''}${set.replace(/[\\^[]/g, '\\$&')}]`
-    return part === '*' ? '.*' : part === '?' ? '.' : part.replace(/[\\^$.*+?()[\]{}|/-]/, '\\$&')
-  })
-  try {
-    return new RegExp(`^(?:${source.replace(/(?:\.\*)+/g, '.*')})$`, 's')
-  } catch {
-    throw new Fault('recipe', `expected a name with wildcards, got ${shown(glob)}`)
-  }
 }
 
 /** A name that a condition asks about is a profile that the recipe knows, even when no file is for it. */
