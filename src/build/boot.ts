@@ -41,6 +41,8 @@ export interface BootInput {
   signing: Signing
   /** The finished system, its kernels beside their modules. */
   system: Tree
+  /** The boot loader's files, which are in the system already. */
+  loader: ReadonlyMap<string, Inode>
   /** Text of the image's os-release. */
   osRelease: string
   initrds: readonly NamedInitrd[]
@@ -101,11 +103,10 @@ export async function packKernelInitrds(
 export async function makeBoot(input: BootInput, report: Report): Promise<Boot> {
   const { image, system } = input
   const { settings } = image
-  const files = new Map<string, Inode>()
+  const files = new Map(input.loader)
   const add = (more: ReadonlyMap<string, Inode>) => {
     for (const [path, inode] of more) files.set(path, inode)
   }
-  if (wantsBootLoader(settings)) add(await loaderFiles(input))
   if (!wantsKernel(settings)) return { files }
 
   const kernels = await kernelsOf(system)
@@ -127,7 +128,14 @@ export async function makeBoot(input: BootInput, report: Report): Promise<Boot> 
   return { files, kernel: booted }
 }
 
-async function loaderFiles({ image: { settings }, signing, system, epoch }: BootInput): Promise<Map<string, Inode>> {
+/** The boot loader, signed, with its settings and keys; nothing where the image is not to be booted. */
+export async function loaderFiles({
+  image: { settings },
+  signing,
+  system,
+  epoch,
+}: Pick<BootInput, 'image' | 'signing' | 'system' | 'epoch'>): Promise<Map<string, Inode>> {
+  if (!wantsBootLoader(settings)) return new Map()
   const { signers, owner } = signing
   const enrols = settings.secureBoot && settings.secureBootAutoEnroll
   const enrolment = enrols ? await makeEnrolment(signers, { owner, time: epoch }) : undefined
@@ -137,6 +145,7 @@ async function loaderFiles({ image: { settings }, signing, system, epoch }: Boot
     signer: settings.secureBoot ? signers.db : undefined,
     required: settings.bootable === true || settings.hermeticUsr,
     keys: enrolment && { PK: enrolment.PK.auth, KEK: enrolment.KEK.auth, db: enrolment.db.auth },
+    keepsToken: !settings.hermeticUsr,
     // A folder in mkosi's format brings a loader.conf of its own, or none.
     loaderConf: settings.hermeticUsr ? formatLoaderConf({ timeout: 3, secureBootEnroll, editor: false }) : undefined,
     epoch,

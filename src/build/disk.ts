@@ -25,9 +25,19 @@ import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
 import type { Settings } from '../recipe/schema.ts'
 import { withWorkers } from '../run/workers.ts'
 import { signRootHash } from '../signing/root-hash.ts'
-import type { Content, Tree } from '../tree/tree.ts'
+import { madeDirectory } from '../tree/content.ts'
+import { type Content, type Tree, treeOf } from '../tree/tree.ts'
 import type { Chain } from '../verify/image.ts'
-import { type Boot, makeBoot, type NamedInitrd, osReleaseOf, packKernelInitrds, wantsKernel, wantsPolicies } from './boot.ts'
+import {
+  type Boot,
+  loaderFiles,
+  makeBoot,
+  type NamedInitrd,
+  osReleaseOf,
+  packKernelInitrds,
+  wantsKernel,
+  wantsPolicies,
+} from './boot.ts'
 import type { Env } from './env.ts'
 import type { OutputInput } from './output.ts'
 import { toolsTree } from './tools.ts'
@@ -55,7 +65,10 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const { image, epoch, signing } = input
   const { settings } = image
   const { report } = env
-  const system = withKernelsInPlace(input.system.tree)
+  const installed = withKernelsInPlace(input.system.tree)
+  // Before /usr is filled: updates of the boot loader are taken from the signed program in there.
+  const loader = await loaderFiles({ image, signing, system: installed, epoch })
+  const system = withFiles(installed, loader)
   const root = settings.hermeticUsr ? await usrLayout(system, hermetic(settings, epoch)) : clampTimes(system, epoch)
   const osRelease = await osReleaseOf(root)
   const definitions = definitionsOf(settings, osRelease, system)
@@ -88,13 +101,13 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const initrds = kernels.length > 0 ? await input.initrds() : []
   const boot = await makeBoot(
     {
-      ...{ image, signing, system, osRelease, own, rootHash, epoch, initrds },
+      ...{ image, signing, system, loader, osRelease, own, rootHash, epoch, initrds },
       words: settings.hermeticUsr ? hermeticWords(settings) : [],
       partitions: layout(filled).partitions.map(({ typeName, guid }) => ({ type: typeName, uuid: guid })),
     },
     report,
   )
-  const bootTree = settings.hermeticUsr ? boot.files : withFiles(root, boot.files)
+  const bootTree = settings.hermeticUsr ? treeOf(boot.files, madeDirectory(epoch)) : withFiles(root, boot.files)
   const filledBoot = await report.step('Write ESP', (report) =>
     fillPartitions(definitions, bootTree, { ...options, only: holdsBootFiles }, report),
   )

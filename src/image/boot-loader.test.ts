@@ -64,6 +64,7 @@ test('bootLoaderFiles() leaves what a recipe brings, and everything unsigned wit
   assert.ok(!files.has('efi/loader/loader.conf') && !files.has('etc/kernel/entry-token'))
   assert.ok(!files.has(`${PROGRAMS}/systemd-bootx64.efi.signed`))
   assert.ok((await bytesAt(files, 'efi/EFI/BOOT/BOOTX64.EFI')).equals(tinyPe()))
+  assert.ok(!(await bootLoaderFiles(SYSTEM, { ...INPUT, keepsToken: false })).has('etc/kernel/entry-token'))
 })
 
 test("bootLoaderFiles() takes another's signed program before the plain one", async () => {

@@ -25,6 +25,8 @@ export interface BootLoaderInput {
   keys?: Readonly<Record<'PK' | 'KEK' | 'db', Uint8Array>> | undefined
   /** Contents of loader.conf; nothing is set in it by default. */
   loaderConf?: string | undefined
+  /** Whether the name that boot entries begin with is kept in /etc/kernel; it is by default. */
+  keepsToken?: boolean
   epoch: number
 }
 
@@ -59,8 +61,8 @@ export async function bootLoaderFiles(tree: Tree, input: BootLoaderInput): Promi
   const made: [string, Inode][] = [
     ['efi/loader/loader.conf', madeFile(input.loaderConf ?? LOADER_CONF, epoch)],
     ['boot/loader/entries.srel', madeFile('type1\n', epoch)],
-    ['etc/kernel/entry-token', madeFile(`${await entryToken(tree)}\n`, epoch)],
   ]
+  if (input.keepsToken ?? true) made.push(['etc/kernel/entry-token', madeFile(`${await entryToken(tree)}\n`, epoch)])
   for (const [path, inode] of made) if (!tree.has(path)) files.set(path, inode)
   for (const [name, bytes] of Object.entries(keys ?? {}))
     files.set(`efi/loader/keys/auto/${name}.auth`, madeFile(bytes, epoch, 0o600))
