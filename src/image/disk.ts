@@ -10,8 +10,6 @@ import type { Content } from '../tree/tree.ts'
 import { emptyDefinition } from './repart/definition.ts'
 import { planPartitions } from './repart/plan.ts'
 
-export { fileSystemGuid, verityGuids } from './repart/guid.ts'
-
 export interface Partition {
   type: Designator
   /** At most 36 UTF-16 units; the type's name where absent, numbered from the second of a type on. */
@@ -68,10 +66,6 @@ export function planDisk(partitions: readonly Partition[], options: DiskOptions)
   )
   return planPartitions([...sizes.keys()], (definition) => ({ sizeBytes: sizes.get(definition as never) }), options)
 }
-
-/** What a partition's own file is called beside `NAME.raw`: `NAME.usr-x86-64.0a64….raw`. */
-export const splitName = (base: string, partition: PlannedPartition): string =>
-  `${base}.${partition.typeName}.${partition.guid.replaceAll('-', '')}.raw`
 
 export function gptOf(plan: DiskPlan): Gpt {
   const sector = plan.sectorSize

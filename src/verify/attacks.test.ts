@@ -15,11 +15,11 @@ import { sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { Report } from '../base/report.ts'
 import { decodePe, findSection, patchCertificateTable } from '../formats/pe.ts'
-import { encodeVeritySignature } from '../formats/verity.ts'
+import { encodeVeritySignature, verityPartitionUuids } from '../formats/verity.ts'
 import { publicKeyOf } from '../formats/x509.ts'
 import { ukiFiles } from '../image/boot-entries.ts'
 import { bootLoaderFiles, withFiles } from '../image/boot-loader.ts'
-import { type DiskPlan, type PartitionSource, planDisk, verityGuids, writeDisk } from '../image/disk.ts'
+import { type DiskPlan, type PartitionSource, planDisk, writeDisk } from '../image/disk.ts'
 import { signPe } from '../image/efi-program.ts'
 import { writeErofs } from '../image/erofs.ts'
 import { type EspFiles, espSizeFor, writeEspInto } from '../image/esp.ts'
@@ -96,7 +96,7 @@ interface Change {
 /** Writes a whole disk that differs from the good one in this. */
 async function assemble(path: string, change: Change = {}): Promise<void> {
   const { data, hash, dataBytes, hashBytes } = change.usr ?? usr
-  const guids = verityGuids(usr.rootHash)
+  const guids = verityPartitionUuids(usr.rootHash)
   const signature = change.signature ?? encodeVeritySignature(await signRootHash(usr.rootHash, signers.verity))
   const files = await espFiles(change.files ?? {})
   const sizeBytes = espSizeFor(files)

@@ -11,7 +11,7 @@ import { derivedGuid, hmac } from '../../base/guid.ts'
 import type { Report } from '../../base/report.ts'
 import { alignUp, formatSize } from '../../base/size.ts'
 import { encodeSwap } from '../../formats/swap.ts'
-import { VERITY_BLOCK, VERITY_SIGNATURE_BYTES } from '../../formats/verity.ts'
+import { VERITY_BLOCK, VERITY_SIGNATURE_BYTES, verityPartitionUuids } from '../../formats/verity.ts'
 import type { Workers } from '../../run/workers.ts'
 import { readContent } from '../../tree/content.ts'
 import type { Content, Tree } from '../../tree/tree.ts'
@@ -23,7 +23,7 @@ import { follow, partitionTree } from './copy.ts'
 import type { Definition } from './definition.ts'
 import type { MakeFileSystem } from './file-system.ts'
 import { checkFill } from './fill-checks.ts'
-import { fileSystemGuid, verityGuids } from './guid.ts'
+import { fileSystemGuid } from './guid.ts'
 import { fileSystemSectorSize, leastSize, partitionLabels, seedGuids } from './plan.ts'
 import { fatFiles, fatLabel } from './vfat.ts'
 
@@ -265,7 +265,7 @@ async function hashOne(state: Filling, definition: Definition): Promise<void> {
       `Cannot fill partition ${definition.name}: the hashes of ${data.name} take ${formatSize(sizeBytes)}, SizeMaxBytes= allows ${formatSize(definition.sizeMaxBytes)}`,
       { hint: `raise SizeMaxBytes= in ${definition.file}` },
     )
-  const guids = verityGuids(rootHash)
+  const guids = verityPartitionUuids(rootHash)
   put(state, data, { source: { path: dataPath }, ...(data.guid === undefined ? { guid: guids.data } : {}), rootHash })
   put(state, definition, {
     source: { path },
