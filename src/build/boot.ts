@@ -2,6 +2,8 @@
  * What makes a disk boot: the boot loader, and for every kernel of the image a UKI or a boot entry, as files of the tree
  * that the ESP is filled from.
  */
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
 import { prebuiltUki, type Type1Input, type1Files, ukiFiles, ukiPath } from '../image/boot-entries.ts'
@@ -31,7 +33,8 @@ export interface NamedInitrd {
 
 /** What kernels get beside the initrds that the recipe names. */
 export interface KernelInitrds {
-  microcode: Uint8Array | undefined
+  /** For the kernel to load before anything else. */
+  microcode: readonly NamedInitrd[]
   /** The initrd with a kernel's modules, by its version. */
   modules: ReadonlyMap<string, Uint8Array>
 }
@@ -77,15 +80,19 @@ export function wantsKernel({ bootable, format, overlay }: Settings): boolean {
 /** Whether EFI firmware is to find a boot loader. */
 const wantsBootLoader = (settings: Settings): boolean => wantsKernel(settings) || settings.format === 'esp'
 
+export interface KernelInitrdsInput {
+  image: ImageRecipe
+  system: Tree
+  kernels: readonly Kernel[]
+  /** Folder in which scripts may have left microcode to use instead of the system's. */
+  artifacts: string
+  epoch: number
+}
+
 /** Kernels' own initrds: they follow from the tree alone, so they can be packed while partitions are filled. */
-export async function packKernelInitrds(
-  image: ImageRecipe,
-  system: Tree,
-  kernels: readonly Kernel[],
-  epoch: number,
-  workers: Workers,
-): Promise<KernelInitrds> {
-  const { settings } = image
+export async function packKernelInitrds(input: KernelInitrdsInput, workers: Workers): Promise<KernelInitrds> {
+  const { system, kernels, epoch } = input
+  const { settings } = input.image
   const modules = new Map<string, Uint8Array>()
   if (settings.kernelModulesInitrd) {
     for (const { version } of kernels) {
@@ -93,11 +100,27 @@ export async function packKernelInitrds(
         kernel: version,
         architecture: 'x86-64',
         modules: settings.kernelInitrdModules,
+        modulesExclude: settings.kernelModulesInitrdExclude,
+        firmware: settings.firmwareFiles,
+        firmwareExclude: settings.firmwareExclude,
       })
       modules.set(version, await makeModulesInitrd(clampTimes(tree, epoch), { workers }))
     }
   }
-  return { modules, microcode: await makeMicrocode(system, epoch) }
+  const left = await filesLeft(input.artifacts, 'io.mkosi.microcode')
+  if (left.length > 0) return { modules, microcode: left }
+  const made = kernels.length > 0 ? await makeMicrocode(system, epoch) : undefined
+  return { modules, microcode: made ? [{ name: 'microcode.initrd', content: { bytes: made } }] : [] }
+}
+
+/** What scripts left in a folder of the artifacts, by name. */
+export async function filesLeft(artifacts: string, folder: string): Promise<NamedInitrd[]> {
+  const path = join(artifacts, folder)
+  const names = await readdir(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return []
+    throw error
+  })
+  return names.sort().map((name) => ({ name, content: { path: join(path, name) } }))
 }
 
 export async function makeBoot(input: BootInput, report: Report): Promise<Boot> {
@@ -174,8 +197,10 @@ async function kernelFiles(
     const entry: Type1Input = {
       token,
       kernel: kernel.version,
-      vmlinuz: settings.secureBoot ? await signPe(vmlinuz, signing.signers.db) : vmlinuz,
-      initrds: await Promise.all(initrds.map(async ({ name, content }) => ({ name, bytes: await readContent(content) }))),
+      vmlinuz: settings.secureBoot && !isSignedByOthers(settings) ? await signPe(vmlinuz, signing.signers.db) : vmlinuz,
+      initrds: await Promise.all(
+        [...own.microcode, ...initrds].map(async ({ name, content }) => ({ name, bytes: await readContent(content) })),
+      ),
       modules,
       cmdline: words,
       epoch,
@@ -185,13 +210,17 @@ async function kernelFiles(
   const format = settings.unifiedKernelImageFormat ?? (settings.hermeticUsr ? settings.output : undefined)
   const name = entryName({ format, token, kernel: kernel.version, rootHash: rootHash?.value })
   const path = ukiPath(settings.bootloader, 'x86-64', name)
-  if (settings.unifiedKernelImages === 'signed' || settings.bootloader === 'uki-signed') {
+  const { unifiedKernelImages } = settings
+  if (unifiedKernelImages === 'signed' || (unifiedKernelImages === 'auto' && isSignedByOthers(settings))) {
     const prebuilt = await readContent(prebuiltUki(system, kernel.version).content)
     return { files: ukiFiles(system, path, prebuilt, epoch), kernel: booted }
   }
   const uki = await makeKernelUki(input, kernel, words, modules)
   return { files: ukiFiles(system, path, uki.bytes, epoch), kernel: { ...booted, uki } }
 }
+
+/** Whether the recipe wants what the distribution signed, where it has it. */
+const isSignedByOthers = ({ bootloader }: Settings): boolean => bootloader.endsWith('-signed')
 
 function makeKernelUki(
   input: BootInput,
@@ -206,7 +235,7 @@ function makeKernelUki(
     stub: contentOf(system, stubPath('x86-64'), 'systemd-boot-efi'),
     kernel: kernel.content,
     initrds: contents,
-    ...(own.microcode ? { microcode: { bytes: own.microcode } } : {}),
+    microcode: own.microcode.map(({ content }) => content),
     ...(settings.splash ? { splash: contentOf(system, settings.splash.replace(/^\/+/, ''), 'what has the splash') } : {}),
     osRelease: input.osRelease,
     cmdline: words.join(' '),

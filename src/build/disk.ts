@@ -88,7 +88,9 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
       fillPartitions(definitions, root, { ...options, only: (one) => !holdsBootFiles(one) }, report),
     ),
     report.step('Pack kernel modules', () =>
-      withWorkers(undefined, (workers) => packKernelInitrds(image, system, kernels, epoch, workers)),
+      withWorkers(undefined, (workers) =>
+        packKernelInitrds({ image, system, kernels, artifacts: input.system.artifacts, epoch }, workers),
+      ),
     ),
   ])
   const rootHash = rootHashOf(filled)

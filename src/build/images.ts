@@ -1,5 +1,4 @@
 /** The images of a recipe, made in order: sub-images first, the initrd beside them, the main image last. */
-import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { makeInitrd } from '../image/initrd.ts'
@@ -9,7 +8,7 @@ import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import { withWorkers } from '../run/workers.ts'
 import { madeFile } from '../tree/content.ts'
 import type { Content, Tree } from '../tree/tree.ts'
-import type { NamedInitrd } from './boot.ts'
+import { filesLeft, type NamedInitrd } from './boot.ts'
 import type { Env } from './env.ts'
 import type { Signing } from './keys.ts'
 import { buildPackagesOf, type LockedPackages, packagesOf } from './locked.ts'
@@ -98,10 +97,5 @@ async function initrdsOf(
     if (one !== 'default') named.push({ name: one.split('/').at(-1)!, content: { path: one } })
     else if (initrd) named.push({ name: 'initrd', content: await initrd })
   }
-  const folder = join(artifacts, 'io.mkosi.initrd')
-  const left = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return []
-    throw error
-  })
-  return [...named, ...left.sort().map((name) => ({ name, content: { path: join(folder, name) } }))]
+  return [...named, ...(await filesLeft(artifacts, 'io.mkosi.initrd'))]
 }
