@@ -30,6 +30,50 @@ test('every default is a value of its setting’s type', () => {
   }
 })
 
+test('every default of mkosi’s is a value of its setting’s type', () => {
+  const place = { directory: '/recipe', env: {} }
+  const get = (key: string): unknown =>
+    ({ image: 'main', directory: '/recipe' })[key] ?? (ROWS[key]!.default as unknown) ?? ROWS[key]!.type.absent
+  for (const key of KEYS) {
+    const { mkosi, type } = ROWS[key]!
+    const value = typeof mkosi === 'function' ? mkosi(get) : mkosi
+    if (value !== undefined) assert.deepEqual(type.check(value, place), value, key)
+  }
+})
+
+test('mkosi’s image has the default initrd where it boots and holds a kernel', () => {
+  const initrds = (settings: Record<string, unknown>): unknown => {
+    const all = { distribution: 'debian', format: 'disk', bootable: 'auto', overlay: false, packages: [], volatilePackages: [] }
+    return (ROWS['initrds']!.mkosi as (get: (key: string) => unknown) => unknown)((key) => ({ ...all, ...settings })[key])
+  }
+  const kernel = { packages: ['systemd', 'linux-image-amd64'] }
+  assert.deepEqual(initrds(kernel), ['default'])
+  assert.deepEqual(initrds({ volatilePackages: ['linux-image-amd64'] }), ['default'])
+  assert.deepEqual(initrds({}), [])
+  assert.deepEqual(initrds({ bootable: true }), ['default'])
+  assert.deepEqual(initrds({ ...kernel, bootable: false }), [])
+  assert.deepEqual(initrds({ ...kernel, bootable: true, format: 'esp' }), [])
+  for (const format of ['cpio', 'directory', 'sysext', 'confext', 'portable', 'addon']) {
+    assert.deepEqual(initrds({ ...kernel, format }), [], format)
+    assert.deepEqual(initrds({ format, bootable: true }), ['default'], format)
+  }
+  assert.deepEqual(initrds({ ...kernel, overlay: true }), [])
+  assert.deepEqual(initrds({ distribution: 'fedora', packages: ['kernel-core'] }), ['default'])
+  assert.deepEqual(initrds({ distribution: 'ubuntu', packages: ['linux-tools-generic'] }), [])
+})
+
+test('the older ways of writing a setting lead to a supported one of the same kind', () => {
+  for (const key of KEYS) {
+    const { into, status, type } = ROWS[key]!
+    assert.equal(status.is === 'older', into !== undefined, key)
+    if (into === undefined) continue
+    assert.equal(ROWS[into]!.status.is, 'supported', key)
+    assert.equal(ROWS[into]!.type.merge, type.merge, key)
+  }
+  assert.equal(settingNamed('PackageManagerTrees'), 'sandboxTrees')
+  assert.equal(settingNamed('QemuMem'), 'ram')
+})
+
 /** Conditions of [Match], and settings of UKI profiles. */
 const ELSEWHERE = ['PathExists', 'SystemdVersion', 'HostArchitecture', 'Image', 'Profile', 'Cmdline']
 
