@@ -98,7 +98,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
     planPartitions(definitions, contentsOf(filled), {
       seed: settings.seed,
       sectorSize: settings.sectorSize,
-      size: settings.outputSize ?? 'auto',
+      leastSize: settings.outputSize,
     })
   const initrds = kernels.length > 0 ? await input.initrds() : []
   const boot = await makeBoot(

@@ -4,7 +4,7 @@
  *
  * Oracle: `systemd-repart --offline=yes --empty=create`, given the same definitions and files
  */
-import { stat, truncate, writeFile } from 'node:fs/promises'
+import { copyFile, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Fault } from '../../base/fault.ts'
 import { derivedGuid, hmac } from '../../base/guid.ts'
@@ -13,7 +13,6 @@ import { alignUp, formatSize } from '../../base/size.ts'
 import { encodeSwap } from '../../formats/swap.ts'
 import { VERITY_BLOCK, VERITY_SIGNATURE_BYTES, verityPartitionUuids } from '../../formats/verity.ts'
 import type { Workers } from '../../run/workers.ts'
-import { readContent } from '../../tree/content.ts'
 import type { Content, Tree } from '../../tree/tree.ts'
 import { writeErofs } from '../erofs.ts'
 import { espSizeFor, writeEsp } from '../esp.ts'
@@ -41,8 +40,6 @@ export interface FillOptions {
   makeFileSystem?: MakeFileSystem | undefined
   /** Gives the content of the signature partition for a root hash. */
   signRootHash?: ((rootHash: string) => Promise<Uint8Array>) | undefined
-  /** Sizes of partitions where the disk has one of its own; the least they can have where absent. */
-  sizes?: ReadonlyMap<Definition, number> | undefined
   workers?: Workers | number | undefined
 }
 
@@ -105,11 +102,10 @@ interface Filling {
   filled: Map<Definition, Filled>
 }
 
-/** The size a partition will have, when its content takes so much. */
+/** The size a partition will have on a disk that is as large as it must be, when its content takes so much. */
 function partitionBytes({ definitions, options }: Filling, definition: Definition, contentBytes?: number): number {
   const { sectorSize = 512 } = options
-  const least = leastSize(definition, definitions, { sectorSize, grain: Math.max(4096, sectorSize), contentBytes })
-  return Math.max(least, options.sizes?.get(definition) ?? 0)
+  return leastSize(definition, definitions, { sectorSize, grain: Math.max(4096, sectorSize), contentBytes })
 }
 
 const pathOf = ({ options }: Filling, definition: Definition): string => join(options.work, `${definition.name}.partition`)
@@ -280,7 +276,8 @@ async function asFile(state: Filling, definition: Definition, content: Content, 
   const own = pathOf(state, definition)
   if (!('path' in content) || content.path !== own) {
     if ('path' in content && (await stat(content.path)).size === sizeBytes) return content.path
-    await writeFile(own, await readContent(content))
+    if ('path' in content) await copyFile(content.path, own)
+    else await writeFile(own, content.bytes)
   }
   await truncate(own, sizeBytes)
   return own

@@ -34,6 +34,16 @@ test('planPartitions() gives an automatic disk the least of every partition', ()
   assert.equal(got.sizeBytes, 207 * MIB + 20480)
 })
 
+test('planPartitions() leaves the rest of a disk free that must only be large enough', () => {
+  const definitions = define('Type=root Format=ext4')
+  const sizes = (leastSize: number) => {
+    const { partitions, sizeBytes } = planPartitions(definitions, () => undefined, { seed: SEED, leastSize })
+    return [partitions[0]!.sizeBytes, sizeBytes]
+  }
+  assert.deepEqual(sizes(1024 * MIB), [32 * MIB, 1024 * MIB])
+  assert.deepEqual(sizes(5 * MIB), [32 * MIB, 33 * MIB + 20480])
+})
+
 test('planPartitions() makes room for content, and for as much as the definition asks', () => {
   const definitions = define('Type=usr SizeMinBytes=4M', 'Type=root', 'Type=usr-verity-sig')
   const sizes = (bytes: number) => plan(definitions, 'auto', { 10: { sizeBytes: bytes } }).partitions.map((p) => p.sizeBytes)

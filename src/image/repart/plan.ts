@@ -25,8 +25,10 @@ export interface PlanOptions {
   sectorSize?: 512 | 4096 | undefined
   /** Offsets and sizes of partitions are multiples of it. */
   grain?: number | undefined
-  /** Size of the disk; just enough where it is `auto`. */
+  /** Size of the disk, which partitions without a most share; just enough for their least where it is `auto`. */
   size?: number | 'auto' | undefined
+  /** Where the partitions take less than this of an automatic disk, what is behind them stays free. */
+  leastSize?: number | undefined
 }
 
 /** What is known of a partition's content before its size is. */
@@ -62,8 +64,10 @@ export function planPartitions(
     target.suppressing = entry
   }
   const start = alignUp(FIRST_USABLE_BYTES, grain)
-  const sizeBytes = size === 'auto' ? autoSize(entries, room) : alignUp(size, 4096)
-  const end = Math.floor((sizeBytes - gptBackupBytes(sectorSize)) / grain) * grain
+  const least = autoSize(entries, room)
+  const shared = size === 'auto' ? least : alignUp(size, 4096)
+  const end = Math.floor((shared - gptBackupBytes(sectorSize)) / grain) * grain
+  const sizeBytes = size === 'auto' ? Math.max(least, alignUp(options.leastSize ?? 0, 4096)) : shared
   fit(entries, Math.max(0, end - start), room)
   grow(entries, Math.max(0, end - start), room)
   const partitions = place(entries, definitions, contentOf, start, options.seed)
