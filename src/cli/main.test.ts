@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFile, execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 
@@ -95,7 +95,28 @@ test('--json ends with the result, or with the fault', async (t) => {
   assert.deepEqual([result.type, result.verb], ['result', 'summary'])
   assert.equal(result.settings.Release.value, 'trixie')
   assert.match(result.settings.Release.origin, /^recipe\.ts:\d+:3$/)
-  assert.equal(result.settings.RootPassword.value, '(secret)')
+  assert.deepEqual(result.settings.RootPassword.value, ['(secret)', false])
+})
+
+test('summary shows every image of a folder in mkosi’s format, the main one last', async (t) => {
+  const directory = temporary(t)
+  const sub = join(directory, 'mkosi.images/tools.conf')
+  mkdirSync(dirname(sub))
+  writeFileSync(join(directory, 'mkosi.conf'), '[Distribution]\nDistribution=debian\nRelease=trixie\n[Content]\nBootable=no\n')
+  writeFileSync(sub, '[Output]\nFormat=sysext\n[Content]\nPackages=strace\n')
+  const { out, code } = await bisque(['summary', directory], { NO_COLOR: '1' })
+  assert.equal(code, 0)
+  assert.match(
+    out,
+    /^tools: sysext image tools$[\s\S]*^Packages +strace +mkosi.images\/tools.conf:4$[\s\S]*^main: disk image image$/m,
+  )
+  const json = JSON.parse((await bisque(['summary', directory, '--json', '--all'])).out.trimEnd().split('\n').at(-1)!)
+  assert.deepEqual(
+    json.images.map((image: { name: string }) => image.name),
+    ['tools', 'main'],
+  )
+  assert.deepEqual(json.images[1].settings.Bootable, { value: 'disabled', origin: 'mkosi.conf:5' })
+  assert.deepEqual(json.images[1].settings.SplitArtifacts, { value: ['uki', 'kernel', 'initrd'], origin: 'default' })
 })
 
 test('init writes a recipe that loads, and overwrites nothing', async (t) => {
