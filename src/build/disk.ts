@@ -20,6 +20,7 @@ import type { MakeFileSystem } from '../image/repart/file-system.ts'
 import { contentsOf, type Filled, fillPartitions, holdsBootFiles } from '../image/repart/fill.ts'
 import { planPartitions, type RepartPlan } from '../image/repart/plan.ts'
 import { specifiersOf } from '../image/repart/specifiers.ts'
+import { treeWithFstab } from '../image/repart/tabs.ts'
 import { clampTimes, usrLayout } from '../image/usr.ts'
 import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
 import type { Settings } from '../recipe/schema.ts'
@@ -84,9 +85,10 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   }
   const kernels = wantsKernel(settings) ? await kernelsOf(system) : []
   const [filled, own] = await Promise.all([
-    report.step('Fill partitions', (report) =>
-      fillPartitions(definitions, root, { ...options, only: (one) => !holdsBootFiles(one) }, report),
-    ),
+    report.step('Fill partitions', async (report) => {
+      const tree = await treeWithFstab(root, definitions, settings.seed, epoch)
+      return fillPartitions(definitions, tree, { ...options, only: (one) => !holdsBootFiles(one) }, report)
+    }),
     report.step('Pack kernel modules', () =>
       withWorkers(undefined, (workers) =>
         packKernelInitrds({ image, system, kernels, artifacts: input.system.artifacts, epoch }, workers),

@@ -3,8 +3,9 @@ import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { oracle } from '../../../test/oracle.ts'
+import { madeFile, readText } from '../../tree/content.ts'
 import { type Definition, type DefinitionSource, parseDefinitions } from './definition.ts'
-import { crypttabText, fstabText, withFstab } from './tabs.ts'
+import { crypttabText, fstabText, treeWithFstab, withFstab } from './tabs.ts'
 
 const SEED = '11111111-2222-3333-4444-555566667777'
 const TEXTS = [
@@ -40,6 +41,15 @@ test('withFstab() adds a section to what is there and renews it', () => {
   assert.equal(withFstab(once, definitions, SEED), once)
   const behind = `${once}# below\n`
   assert.equal(withFstab(behind.replace('/my\\040home', '/old'), definitions, SEED), behind)
+})
+
+test('treeWithFstab() puts an fstab into a tree, or adds to the one that is there', async () => {
+  const definitions = parse([{ file: 'x.conf', text: '[Partition]\nType=home\nFormat=ext4\nMountPoint=/home\n' }])
+  const made = await treeWithFstab(new Map(), definitions, SEED, 5)
+  assert.deepEqual([...made.keys()], ['', 'etc', 'etc/fstab'])
+  const there = new Map([...made, ['etc/fstab', madeFile('# mine\n', 5)] as const])
+  assert.match((await readText(await treeWithFstab(there, definitions, SEED, 5), 'etc/fstab'))!, /^# mine\n# Start section/)
+  assert.equal(await treeWithFstab(there, parse([]), SEED, 5), there)
 })
 
 oracle('systemd-repart', 'fstabText() and crypttabText() are what systemd-repart writes', async (_t, judge) => {

@@ -1,5 +1,7 @@
 /** The image's /etc/fstab and /etc/crypttab, from `MountPoint=` and `EncryptedVolume=` of its partitions. */
 import { derivedGuid } from '../../base/guid.ts'
+import { madeDirectory, madeFile, readText } from '../../tree/content.ts'
+import { type Tree, treeOf } from '../../tree/tree.ts'
 import type { Definition } from './definition.ts'
 import { fileSystemGuid } from './guid.ts'
 import { seedGuids } from './plan.ts'
@@ -22,6 +24,15 @@ export function withFstab(existing: string, definitions: readonly Definition[], 
   const [from, to] = [existing.indexOf(`${START}\n`), existing.indexOf(END)]
   if (from >= 0 && to > from) return existing.slice(0, from) + section + existing.slice(to + END.length).replace(/^\n/, '')
   return existing === '' || existing.endsWith('\n') ? existing + section : `${existing}\n${section}`
+}
+
+/** The tree with an /etc/fstab that says where its partitions are mounted; the tree as it is where they do not say it. */
+export async function treeWithFstab(tree: Tree, definitions: readonly Definition[], seed: string, epoch: number): Promise<Tree> {
+  const made = fstabText(definitions, seed)
+  if (made === undefined) return tree
+  const existing = await readText(tree, 'etc/fstab')
+  const text = existing === undefined ? made : withFstab(existing, definitions, seed)
+  return treeOf(new Map([...tree, ['etc/fstab', madeFile(text, epoch)]]), madeDirectory(epoch))
 }
 
 /** The lines of a crypttab; undefined where no encrypted partition says what its volume is called. */
