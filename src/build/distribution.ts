@@ -1,10 +1,9 @@
-/** What a recipe's distribution means: its repositories, and the packages every initrd of it is made of. */
+/** What a recipe's distribution means: its repositories, and what prefers one to another. */
 import { basename, relative } from 'node:path'
 import { type DebianOptions, debianRepositories } from '../packages/deb/debian.ts'
 import type { Preference } from '../packages/deb/preferences.ts'
 import type { Repository } from '../packages/repository.ts'
 import type { Recipe } from '../recipe/recipe.ts'
-import type { Settings } from '../recipe/schema.ts'
 import { readAptTrees } from './sandbox-trees.ts'
 
 /** The distribution's word for an architecture. */
@@ -101,42 +100,6 @@ function freeId(name: string, taken: Set<string>): string {
   taken.add(id)
   return id
 }
-
-/**
- * Packages of every initrd, as mkosi's built-in initrd has them; `InitrdPackages=` adds to these.
- * Source: mkosi `mkosi/resources/mkosi-initrd/mkosi.conf.d/debian.conf`.
- */
-const DEBIAN_INITRD = [
-  'bash',
-  'btrfs-progs',
-  'dmsetup',
-  'dosfstools',
-  'e2fsprogs',
-  'gzip',
-  'kmod',
-  'less',
-  'libcryptsetup12',
-  'libfdisk1',
-  'libfido2-1',
-  'libseccomp2',
-  '^libtss2-esys-[0-9.]+-0(t64)?$',
-  '^libtss2-mu[0-9.-]+(t64)?$',
-  '^libtss2-rc0(t64)?$',
-  '^libtss2-tcti-device0(t64)?$',
-  'mount',
-  'procps',
-  'systemd',
-  'systemd-cryptsetup',
-  'systemd-repart',
-  'udev',
-  'util-linux',
-]
-
-export const initrdPackagesOf = (settings: Settings): string[] => [
-  ...DEBIAN_INITRD,
-  ...settings.initrdPackages,
-  ...settings.initrdVolatilePackages,
-]
 
 /** Whether a recipe is a folder in mkosi's format. */
 export const isFolder = (recipe: Pick<Recipe, 'file'>): boolean => basename(recipe.file) === 'mkosi.conf'

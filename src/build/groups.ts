@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
-import { initrdPackagesOf, isFolder } from './distribution.ts'
+import { isFolder } from './distribution.ts'
 
 export interface GroupRequest {
   packages: readonly string[]
@@ -45,7 +45,6 @@ export function groupsOf(recipe: Recipe): Map<string, GroupRequest> {
       groups.set(buildGroupOf(image.name), { packages: buildPackages, ...rest })
     }
   }
-  if (!isFolder(recipe) && !groups.has('initrd')) groups.set('initrd', only(initrdPackagesOf(recipe.settings), true))
   if (recipe.settings.toolsTreePackages.length > 0) {
     // In mkosi's folders they may be another distribution's: Bisque has its own tools.
     groups.set('tools', { ...only(recipe.settings.toolsTreePackages, false), ...(isFolder(recipe) ? { optional: true } : {}) })
