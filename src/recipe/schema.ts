@@ -348,7 +348,7 @@ export const SETTINGS = {
   /** Further boot entries inside the unified kernel image, each with a command line of its own; in text, `.conf` files. */
   unifiedKernelImageProfiles:    row('Content', list(type.ukiProfile), { files: ['uki-profiles/*.conf'] }),
   /** Initrds of the image, as files; `default` is the one that is built from packages. */
-  initrds:                       row('Content', list(type.pathOr('default')), { default: ['default'], mkosi: (get) => mkosiInitrds(get) }),
+  initrds:                       row('Content', list(type.pathOr('default')), { defaultFrom: (get) => ownInitrds(get), mkosi: (get) => mkosiInitrds(get) }),
   /** Put the build machine's microcode into the initrd. */
   microcodeHost:                 row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Sets of features for the initrd. */
@@ -605,7 +605,7 @@ export const SETTINGS = {
    * Make `/usr` complete in itself: what `/etc` and `/var` hold is brought back from there on first boot, accounts are
    * declared, and the disk is an ESP and a signed `/usr`. Without it the tree stays what packages and scripts made of it.
    */
-  hermeticUsr:                   row('Bisque', boolean, { default: true, mkosi: false }),
+  hermeticUsr:                   row('Bisque', boolean, { defaultFrom: (get) => get('format') === 'disk', mkosi: false }),
   /**
    * Accept repository metadata past its Valid-Until. An archive that stands still (a snapshot, a frozen mirror) expires,
    * and the signature alone cannot tell it from an attacker who holds updates back; so it takes a word of the recipe's.
@@ -698,6 +698,13 @@ function mkosiOutput(get: Get): string {
 /** Images of one recipe have seeds of their own. */
 const seedOf = (get: Get): string =>
   [get('imageId') ?? 'image', get('image')].filter((part) => part !== 'main' && part !== undefined).join('/')
+
+/** The default initrd, for disks and for what is said to boot. */
+function ownInitrds(get: Get): string[] {
+  const [format, bootable] = [String(get('format')), get('bootable')]
+  if (['uki', 'esp'].includes(format) || bootable === false) return []
+  return format === 'disk' || bootable === true ? ['default'] : []
+}
 
 /** The default initrd, for an image that holds a kernel and boots. */
 function mkosiInitrds(get: Get): string[] {

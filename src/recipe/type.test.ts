@@ -271,7 +271,7 @@ test('ukiProfile reads a file, or what the file would say', (t) => {
   takes(type.ukiProfile, { profile: { ID: 'b' } }, bare)
   assert.match(
     message(() => read('wrong.conf')),
-    /wrong\.conf:1: /,
+    /wrong\.conf:1:/,
   )
   assert.match(
     message(() => read('gone.conf')),
