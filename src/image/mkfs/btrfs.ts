@@ -37,10 +37,10 @@ export async function makeBtrfs(request: FileSystemRequest, place: Place): Promi
   await fill(Math.max(LEAST_BYTES, alignUp(Math.ceil(size * 1.5), 1 << 20)), false)
 }
 
-/** More than the tree takes, whatever its folders cost. */
+/** About what the tree takes: mkfs.btrfs makes a file larger where it must be, and the larger it is, the more it keeps free. */
 function roomFor(tree: Tree): number {
-  let bytes = 1 << 30
-  for (const inode of tree.values()) bytes += 16384 + (inode.type === 'file' ? 2 * inode.sizeBytes : 0)
+  let bytes = LEAST_BYTES
+  for (const inode of tree.values()) bytes += 1024 + (inode.type === 'file' ? inode.sizeBytes : 0)
   return bytes
 }
 

@@ -1,6 +1,5 @@
 /** A tree as a tar archive: in the order of the tree, every owner, attribute and hard link kept, nothing of the host in it. */
-import { createReadStream } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { createReadStream, readFileSync } from 'node:fs'
 import { Fault } from '../../base/fault.ts'
 import { encodeTarHeader, TAR_END, type TarEntryGiven, tarPadding } from '../../formats/tar.ts'
 import type { Inode, Tree } from '../../tree/tree.ts'
@@ -70,7 +69,7 @@ async function* contentOf(path: string, inode: Inode & { type: 'file' }): AsyncG
     got = content.bytes.length
     if (got === sizeBytes) yield content.bytes
   } else if (sizeBytes <= SMALL_BYTES) {
-    const bytes = await readFile(content.path)
+    const bytes = readFileSync(content.path) // waiting for a thread would take longer than reading
     got = bytes.length
     if (got === sizeBytes) yield bytes
   } else {
