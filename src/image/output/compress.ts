@@ -30,8 +30,13 @@ export const compressedName = (name: string, compression: Compression): string =
 /** Compresses a file into a new one beside it that bears the extension; gives its path. The file itself stays. */
 export async function compressFile(path: string, options: CompressOptions): Promise<string> {
   const out = compressedName(path, options.compression)
-  if (out !== path) await writeCompressed(createReadStream(path, { highWaterMark: 1 << 20 }), out, options)
+  if (out !== path) await writeCompressed(bytesOf(path), out, options)
   return out
+}
+
+/** The file is opened when it is read, so that one that never is stays closed. */
+async function* bytesOf(path: string): AsyncGenerator<Uint8Array> {
+  yield* createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>
 }
 
 /** Writes the compressed input to a new file. On failure there is none. */
