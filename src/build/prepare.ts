@@ -3,6 +3,7 @@
  */
 import { lstatSync } from 'node:fs'
 import { mkdir, readFile, rm, symlink } from 'node:fs/promises'
+import { Fault } from '../base/fault.ts'
 import { findGlob } from '../image/system/globs.ts'
 import { type Installed, runInImage, writeInside } from '../image/system/programs.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
@@ -11,7 +12,8 @@ import { resolveInside } from '../run/inside.ts'
 const EXTENSIONS = ['sysext', 'confext', 'addon']
 
 /** Whether an image only adds to another system. */
-export const isExtension = ({ settings }: ImageRecipe): boolean => settings.overlay || EXTENSIONS.includes(settings.format)
+export const isExtension = ({ settings }: Pick<ImageRecipe, 'settings'>): boolean =>
+  settings.overlay || EXTENSIONS.includes(settings.format)
 
 /** The place of a path of the root on disk; its last part is not followed. */
 export const at = (root: string, path: string): string => `${root}/${resolveInside(root, `/${path}`)}`
@@ -39,6 +41,14 @@ export async function settleRoot(image: ImageRecipe, installed: Installed): Prom
   if ([...packages, ...volatilePackages].includes('apt') && !exists(root, list))
     await writeInside(root, list, debianSources(release, ['main', ...repositories]))
   if (release === 'unstable' || release === 'sid') await nameSid(installed)
+}
+
+/** An image is a system: packages, trees or prepare scripts must have made one by now. */
+export function checkPopulated({ name, settings }: ImageRecipe, root: string): void {
+  if (settings.format === 'none' || isExtension({ settings }) || exists(root, 'usr/lib/os-release')) return
+  throw new Fault('recipe', `Cannot finish ${name}: it has no /usr/lib/os-release, so no system was put into it`, {
+    hint: 'name packages, base trees or skeleton trees that bring one',
+  })
 }
 
 /** What belongs to one machine, and packages may have made while they were configured. */

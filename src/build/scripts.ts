@@ -98,7 +98,7 @@ async function runScript(
   const log: Buffer[] = []
   const lines = lineTeller(report)
   const run = () =>
-    runInSandbox(sandbox, [scriptPath(phase), ...args], {
+    runInSandbox(sandbox, [...UNDER_A_SHELL, scriptPath(phase), ...args], {
       allowFailure: true,
       ...(phase === 'configure' && input !== undefined ? { input } : {}),
       onOutput(bytes) {
@@ -110,6 +110,9 @@ async function runScript(
   if (outcome.exitCode === 0) return outcome.stdout
   throw scriptFault(phase, script, outcome.exitCode, Buffer.concat(log).toString(), places)
 }
+
+/** The first process of a namespace ignores signals and inherits orphans: no place for a script. */
+const UNDER_A_SHELL = ['/bin/sh', '-c', '"$@"; exit $?', 'sh']
 
 /** What a script prints goes to the report as it comes, line by line. */
 function lineTeller(report: Report): (bytes: Buffer) => void {

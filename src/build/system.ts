@@ -17,7 +17,7 @@ import { addTree } from '../tree/add.ts'
 import { readTree } from '../tree/from-disk.ts'
 import type { Inode, Tree } from '../tree/tree.ts'
 import { finishRoot, indexRoot, installedIn, removeFiles, withoutBase, withoutTraces } from './finish.ts'
-import { prepareRoot, removeMachineState, settleRoot } from './prepare.ts'
+import { checkPopulated, prepareRoot, removeMachineState, settleRoot } from './prepare.ts'
 import { runScripts, type ScriptPlaces } from './scripts.ts'
 
 export interface SystemInput {
@@ -82,11 +82,17 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
   if (!settings.hermeticUsr) await removeMachineState(root)
   await runScripts('prepare', settings.prepareScripts, places, report)
   if (settings.buildScripts.length > 0) await runBuild(places, input, install, report)
-  if (!settings.hermeticUsr) await indexRoot(image, places, report)
+  if (!settings.hermeticUsr) {
+    checkPopulated(image, root)
+    await indexRoot(image, places, report)
+  }
   if (existsSync(places.dest)) await addTree(root, { source: places.dest, target: '/', keep: true }, epoch)
   await addTrees(settings.extraTrees, places, input, report)
   await runScripts('postinst', settings.postInstallationScripts, places, report)
-  const boot = settings.hermeticUsr ? undefined : await finishRoot({ ...input, image, root, saved: join(work, 'boot') }, report)
+  const verityCertificate = input.verityCertificate ?? settings.verityCertificate
+  const boot = settings.hermeticUsr
+    ? undefined
+    : await finishRoot({ ...input, image, root, verityCertificate, saved: join(work, 'boot') }, report)
   await runScripts('finalize', settings.finalizeScripts, places, report)
   if (settings.hermeticUsr) await removeFiles(root, settings.removeFiles)
   const read = await report.step('Read tree', () => readTree(root, { extra: devices }))

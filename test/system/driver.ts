@@ -1,4 +1,5 @@
 /** Makes the systems a test asks for, in the namespace: `node driver.ts QUESTION ANSWER`, both JSON files. */
+import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { Fault } from '../../src/base/fault.ts'
 import { type Event, Report } from '../../src/base/report.ts'
@@ -9,6 +10,8 @@ import { readContent } from '../../src/tree/content.ts'
 
 export interface Question {
   recipe: string
+  /** The main one unless given. */
+  image?: string
   set: readonly string[]
   packages: readonly FetchedPackage[]
   buildPackages?: readonly FetchedPackage[]
@@ -22,6 +25,8 @@ export interface Answer {
   paths: Record<string, string>
   /** Texts of the files below /etc, /usr/lib and /seen, those that are small. */
   texts: Record<string, string>
+  /** Of every path, what it is, and all contents. */
+  digest: string
   boot: string[]
   notes: string[]
   fault?: { code: string; message: string; hint: string | undefined }
@@ -35,21 +40,32 @@ const report = new Report((event: Event) => {
 })
 writeFileSync(answer!, JSON.stringify(await made(asked)))
 
-async function made({ recipe: path, set, ...rest }: Question): Promise<Answer> {
+async function made({ recipe: path, image: name, set, ...rest }: Question): Promise<Answer> {
   try {
     const recipe = await loadRecipe(path, { set })
-    const { tree, boot } = await makeSystem({ recipe, secrets: [], ...rest }, report)
+    const image = recipe.subimages.find((image) => image.name === name) ?? recipe
+    const { tree, boot } = await makeSystem({ recipe, image, secrets: [], ...rest }, report)
     const paths: Record<string, string> = {}
     const texts: Record<string, string> = {}
+    const hash = createHash('sha256')
     for (const [name, inode] of tree) {
       const target = inode.type === 'symlink' ? ` ${inode.target}` : ''
       paths[name] = `${inode.type} ${inode.mode.toString(8)} ${inode.uid}:${inode.gid}${target}`
+      hash.update(`${name} ${paths[name]} ${inode.mtime}\n`)
+      if (inode.type === 'file') hash.update(await readContent(inode.content))
       if (inode.type === 'file' && inode.sizeBytes < 20_000 && /^(?:etc|seen|opt|usr\/lib\/(?!modules|udev))/.test(name))
         texts[name] = Buffer.from(await readContent(inode.content)).toString()
     }
-    return { paths, texts, boot: [...boot.keys()], notes }
+    return { paths, texts, digest: hash.digest('hex'), boot: [...boot.keys()], notes }
   } catch (error) {
     if (!(error instanceof Fault)) throw error
-    return { paths: {}, texts: {}, boot: [], notes, fault: { code: error.code, message: error.message, hint: error.hint } }
+    return {
+      paths: {},
+      texts: {},
+      digest: '',
+      boot: [],
+      notes,
+      fault: { code: error.code, message: error.message, hint: error.hint },
+    }
   }
 }

@@ -30,7 +30,8 @@ function walk(root: string, folder: string, parts: readonly string[], found: Set
   }
   if (!/[*?[]/.test(part)) {
     const path = rest.length === 0 ? joined(folder, part) : resolveInside(root, `/${joined(folder, part)}`, { followLast: true })
-    if (part !== '..' && lstatSync(`${root}/${path}`, { throwIfNoEntry: false })) walk(root, path, rest, found)
+    if (part !== '..' && isFolder(root, folder) && lstatSync(`${root}/${path}`, { throwIfNoEntry: false }))
+      walk(root, path, rest, found)
     return
   }
   const pattern = namePattern(part)
@@ -43,9 +44,11 @@ function walk(root: string, folder: string, parts: readonly string[], found: Set
 const joined = (folder: string, name: string): string => (folder === '' ? name : `${folder}/${name}`)
 
 function namesIn(root: string, folder: string): string[] {
-  const stat = lstatSync(`${root}/${folder}`, { throwIfNoEntry: false })
-  return stat?.isDirectory() ? readdirSync(`${root}/${folder}`).sort() : []
+  return isFolder(root, folder) ? readdirSync(`${root}/${folder}`).sort() : []
 }
+
+const isFolder = (root: string, folder: string): boolean =>
+  lstatSync(`${root}/${folder}`, { throwIfNoEntry: false })?.isDirectory() === true
 
 /** A whole name. A bracket that is never closed stands for itself. */
 function namePattern(glob: string): RegExp {
