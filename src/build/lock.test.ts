@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -212,6 +212,10 @@ test('lockRecipe() refuses files that are no packages', async (t) => {
   write(folder, { 'packages/a b\n.deb': debOf('a', '1') })
   assert.match((await refusal(lockRecipe(recipe, {}, env))).message, /"a b\\n\.deb" is not named like a package/)
   rmSync(join(folder, 'packages/a b\n.deb'))
+  write(folder, { 'packages/big_1_all.deb': '' })
+  truncateSync(join(folder, 'packages/big_1_all.deb'), 2 ** 31 + 1)
+  assert.match((await refusal(lockRecipe(recipe, {}, env))).message, /big_1_all\.deb: .*, expected at most 2/)
+  rmSync(join(folder, 'packages/big_1_all.deb'))
   mkdirSync(join(folder, 'packages/d.deb'))
   assert.match((await refusal(lockRecipe(recipe, {}, env))).message, /d\.deb: it is no file/)
 })
@@ -268,6 +272,20 @@ test('lockRecipe() reads sources beside the distribution’s, their keys and pin
   const pinned = await lockRecipe(await load(), {}, env)
   assert.ok(pinned.written, 'another preference asks for another lock')
   assert.match(pins((await lockRecipe(await load(), { update: 'all' }, env)).lock, 'image'), /^app 1\.0, .*extra 3\.0/)
+})
+
+test('lockRecipe() takes nothing from backports by itself, as their Release says', async (t) => {
+  const release = { Suite: 'test-backports', Codename: 'test', NotAutomatic: 'yes', ButAutomaticUpgrades: 'yes' }
+  const server = await serve(
+    t,
+    await makeArchive({ keys: [key], packages: [app('3.0'), { name: 'extra', version: '3.0' }], release }),
+  )
+  const { folder, load, env, stanza } = await kitchen(t, { 'mkosi.conf': `${CONF}Packages=app,extra\n` })
+  const backports = stanza.replace(/^URIs:.*/m, `URIs: ${server.url}`)
+  write(folder, { 'mkosi.sandbox/etc/apt/sources.list.d/backports.sources': backports })
+  assert.match(pins((await lockRecipe(await load(), {}, env)).lock, 'image'), /^app 1\.0, .*extra 3\.0/)
+  write(folder, { 'mkosi.conf': `${CONF}Packages=app/backports\n` })
+  assert.match(pins((await lockRecipe(await load(), { update: 'all' }, env)).lock, 'image'), /^app 3\.0/)
 })
 
 oracle(

@@ -265,6 +265,15 @@ function ranked(loaded: LoadedRepository, preferences: readonly Preference[]): L
   const { repository, release } = loaded
   const { suite: a, codename: n, origin: o, label: l, version: v } = release
   const component = repository.components.length === 1 ? { c: repository.components[0]! } : {}
+  const pinned = preferences.find(({ pin }) => pin.is === 'release' && pin.fields.has('c'))
+  if (pinned !== undefined && repository.components.length > 1)
+    throw new Fault(
+      'recipe',
+      `Cannot tell packages of ${repository.url} ${repository.suite} by component, as a preference asks for`,
+      {
+        hint: 'give each of its components a source of its own',
+      },
+    )
   const host = repository.directory === undefined ? new URL(repository.url).hostname : ''
   return { ...loaded, priorityOf: (p) => priorityOf(preferences, p, { host, release: { a, n, o, l, v, ...component } }) }
 }

@@ -21,6 +21,8 @@ export interface Release {
   architectures: readonly string[]
   components: readonly string[]
   acquireByHash: boolean
+  /** What apt gives its packages unless told otherwise: 1 where they are not to be taken by themselves, 100 for backports. */
+  priority: 1 | 100 | 500
   /** Packages of architecture `all` are in an index of their own, not in every architecture's. */
   separateAll: boolean
   /** Index files by their path below `dists/<suite>/`, or below the folder of a flat repository. */
@@ -39,6 +41,7 @@ export function parseRelease(text: string, source: string): Release {
   const stanza = parseStanza(text, source)
   const validUntil = field(stanza, 'Valid-Until')
   const architectures = words(field(stanza, 'Architectures'))
+  const isYes = (name: string) => field(stanza, name)?.toLowerCase() === 'yes'
   return {
     suite: field(stanza, 'Suite') ?? '',
     codename: field(stanza, 'Codename') ?? '',
@@ -50,6 +53,7 @@ export function parseRelease(text: string, source: string): Release {
     architectures,
     components: words(field(stanza, 'Components')),
     acquireByHash: field(stanza, 'Acquire-By-Hash') === 'yes',
+    priority: !isYes('NotAutomatic') ? 500 : isYes('ButAutomaticUpgrades') ? 100 : 1,
     separateAll: architectures.includes('all') && !words(field(stanza, 'No-Support-for-Architecture-all')).includes('Packages'),
     files: filesOf(required(stanza, 'SHA256', source), source),
   }

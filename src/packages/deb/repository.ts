@@ -48,7 +48,8 @@ export async function loadRepository(repository: Repository, options: LoadOption
     const { release, digest } = await loadRelease(wire, repository, options, report)
     const index = await loadIndex(wire, repository, release, options, report)
     const { date, codename, suite, origin, label, version } = release
-    return { repository, index, release: { date, codename, suite, origin, label, version, digest } }
+    const ranked = { ...repository, priority: repository.priority === 500 ? release.priority : repository.priority }
+    return { repository: ranked, index, release: { date, codename, suite, origin, label, version, digest } }
   })
 }
 
