@@ -214,7 +214,7 @@ export const SETTINGS = {
   /** More configuration to read here. */
   include:                       later('Include', paths, { reason: 'only in mkosi.conf; a recipe.ts imports a module' }),
   /** Profiles to apply, in this order; `--profile` adds to it. */
-  profiles:                      row('Config', names, { scope: 'inherit', formerly: ['Profile'], match: 'element' }),
+  profiles:                      row('Config', list(filename), { scope: 'inherit', formerly: ['Profile'], match: 'element' }),
   /** Sub-images that are built first. */
   dependencies:                  row('Config', names),
   /** The oldest version that understands this recipe. */
@@ -352,7 +352,7 @@ export const SETTINGS = {
   /** Put the build machine's microcode into the initrd. */
   microcodeHost:                 row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Sets of features for the initrd. */
-  initrdProfiles:                row('Content', names, { scope: 'initrd', resolves: true }),
+  initrdProfiles:                row('Content', list(filename), { scope: 'initrd', resolves: true }),
   /** Packages in the initrd, beside the default ones. */
   initrdPackages:                row('Content', names, { scope: 'initrd', resolves: true }),
   /** Volatile packages in the initrd. */

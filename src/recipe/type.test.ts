@@ -136,7 +136,8 @@ test('pairs reads KEY=value with quotes and takes a bare KEY from the environmen
   takes(type.pairs(), { A: '1' }, { A: '1' })
   assert.equal(refuses(type.pairs(), { A: 1 }), 'expected an object of strings, got A: 1')
   assert.equal(refuses(type.pairs(), ['A=1']), 'expected an object of strings, got ["A=1"]')
-  assert.equal(refusesText(type.pairs(), 'HOME'), 'expected KEY=value, got "HOME"')
+  reads(type.pairs(), 'HOME A=', { HOME: '', A: '' })
+  assert.equal(refusesText(type.pairs(), '=x'), 'expected KEY=value, got "=x"')
 })
 
 test('a value that cannot be written as JSON is still named', () => {
