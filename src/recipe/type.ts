@@ -165,7 +165,7 @@ export const keySource: Type<string> = {
 /** An octal file mode: `"0644"` in both syntaxes, or a number in TypeScript. */
 export const mode: Type<number, undefined, number | string> = scalar('an octal mode such as "0644"', (value) => {
   const number = typeof value === 'string' && /^0?[0-7]{1,4}$/.test(value) ? Number.parseInt(value, 8) : value
-  return Number.isInteger(number) && (number as number) >= 0 && (number as number) <= 0o7777 ? (number as number) : undefined
+  return Number.isInteger(number) && (number as number) >= 0 && (number as number) <= 0o1777 ? (number as number) : undefined
 })
 
 export interface Choices<C extends string> {
@@ -450,21 +450,38 @@ export const ukiProfile: Type<UkiProfile, undefined, string | UkiProfileInput> =
 }
 
 function readUkiProfile(file: string, place: Place): UkiProfile {
-  if (!existsSync(file)) refuse('a file that is there', file)
+  const stat = statSync(file, { throwIfNoEntry: false })
+  if (!stat?.isFile() || stat.size > 1 << 20) refuse('a file that is there, of at most 1M', file)
   const read: { -readonly [K in keyof UkiProfile]: UkiProfile[K] } = {
     profile: {},
     cmdline: [],
     signExpectedPcr: true,
     source: file,
   }
-  const sections = parseIni(readFileSync(file, 'utf8'), ({ line, message }) => {
-    throw new Fault('recipe', `${file}:${line}: ${message}`)
+  const problems: string[] = []
+  const sections = parseIni(readFileSync(file, 'utf8'), ({ line, column, message }) => {
+    problems.push(`${file}:${line}:${column}: ${message}`)
   })
-  for (const { name, value } of sections.filter((section) => section.name === 'UKIProfile').flatMap((s) => s.entries)) {
-    if (name === 'Profile') read.profile = value === '' ? {} : { ...read.profile, ...profileLines(value) }
-    if (name === 'Cmdline') read.cmdline = value === '' ? [] : [...read.cmdline, ...words(value, 'space')]
-    if (name === 'SignExpectedPcr') read.signExpectedPcr = value === '' ? true : boolean.parse(value, place)
+  for (const section of sections) {
+    if (section.name === 'UKIProfile' || section.name.startsWith('X-') || section.name === '') continue
+    problems.push(`${file}:${section.line}:${section.column}: unknown section [${section.name}]; expected [UKIProfile]`)
   }
+  for (const entry of sections.filter((section) => section.name === 'UKIProfile').flatMap((s) => s.entries)) {
+    const { name, value, line, column } = entry
+    if (name === 'Profile') read.profile = value === '' ? {} : { ...read.profile, ...profileLines(value) }
+    else if (name === 'Cmdline') read.cmdline = value === '' ? [] : [...read.cmdline, ...words(value, 'space')]
+    else if (name === 'SignExpectedPcr') {
+      try {
+        read.signExpectedPcr = value === '' ? true : boolean.parse(value, place)
+      } catch (error) {
+        problems.push(`${file}:${line}:${column}: ${name}: ${(error as Error).message}`)
+      }
+    } else {
+      const near = nearest(name, ['Profile', 'Cmdline', 'SignExpectedPcr'])
+      problems.push(`${file}:${line}:${column}: unknown setting "${name}"${near ? `; did you mean "${near}"?` : ''}`)
+    }
+  }
+  if (problems.length > 0) throw new Fault('recipe', problems.join('; '))
   return read
 }
 
@@ -478,7 +495,7 @@ const profileLines = (text: string): Pairs =>
 
 export type Pairs = Readonly<Record<string, string>>
 
-/** KEY=value pairs; later assignments of a key win. `inherit` lets a bare KEY take the host's value. */
+/** KEY=value pairs; later assignments of a key win. A bare KEY is empty, or with `inherit` has the caller's value. */
 export function pairs(inherit = false): Type<Pairs, Pairs> {
   const expected = 'an object of strings'
   return {
@@ -491,8 +508,8 @@ export function pairs(inherit = false): Type<Pairs, Pairs> {
         const equals = word.indexOf('=')
         if (word === '') return []
         if (equals > 0) return [[word.slice(0, equals).trim(), word.slice(equals + 1).trim()] as const]
-        if (equals === 0 || !inherit) return refuse('KEY=value', word)
-        return [[word.trim(), place.env[word.trim()] ?? ''] as const]
+        if (equals === 0) return refuse('KEY=value', word)
+        return [[word.trim(), inherit ? (place.env[word.trim()] ?? '') : ''] as const]
       })
       return Object.fromEntries(entries)
     },
