@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import fc from 'fast-check'
 import { oracle } from '../../../test/oracle.ts'
 import { Fault } from '../../base/fault.ts'
 import { partitionTypeNamed } from '../../formats/dps.ts'
@@ -284,6 +285,44 @@ test('loadDefinitions() sorts by name, prefers earlier folders, applies drop-ins
   assert.throws(() => loadDefinitions([join(first, 'none')], OPTIONS), /none is not a folder/)
   symlinkSync('nowhere', join(first, '50.conf'))
   assert.throws(() => loadDefinitions([first], OPTIONS), /50\.conf: it is a link to nothing/)
+})
+
+test('parseDefinitions() refuses more partitions than a table holds', () => {
+  assert.throws(() => parse(...Array.from({ length: 129 }, () => 'Type=root')), /there are 129, a disk has room for 128/)
+})
+
+test('parseDefinitions() reads any text or refuses it as a Fault', () => {
+  const word = fc.constantFrom(
+    ...Object.keys(SETTINGS),
+    '[Partition]',
+    '=',
+    ':',
+    '/',
+    '%',
+    '%M',
+    '"',
+    '\\',
+    '\\x4',
+    '\n',
+    ' ',
+    '1K',
+    'yes',
+    'root',
+    '#',
+  )
+  const text = fc
+    .array(fc.oneof(word, fc.string({ maxLength: 4, unit: 'binary' })))
+    .map((words) => `[Partition]\nType=root\n${words.join('')}`)
+  fc.assert(
+    fc.property(text, (text) => {
+      try {
+        parseDefinitions([{ file: 'x.conf', text }], OPTIONS)
+      } catch (error) {
+        assert.ok(error instanceof Fault, `${error}`)
+      }
+    }),
+    { numRuns: 500, seed: 20261 },
+  )
 })
 
 oracle('systemd-id128', 'partitionTypeNamed() knows every type systemd knows', async (_t, judge) => {

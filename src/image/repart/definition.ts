@@ -126,6 +126,11 @@ export interface DefinitionSource {
 
 /** Parses definitions that are text, in the order on disk. All problems are told together. */
 export function parseDefinitions(sources: readonly DefinitionSource[], options: DefinitionOptions): Definition[] {
+  if (sources.length > MAX_PARTITIONS)
+    throw new Fault(
+      'recipe',
+      `Cannot read partition definitions: there are ${sources.length}, a disk has room for ${MAX_PARTITIONS} partitions`,
+    )
   const problems: string[] = []
   const definitions = sources.flatMap((source) => {
     const before = problems.length
@@ -142,6 +147,8 @@ export function parseDefinitions(sources: readonly DefinitionSource[], options: 
   }
   return definitions
 }
+
+const MAX_PARTITIONS = 128
 
 /** A definition with nothing but a type, to be filled by code. */
 export const emptyDefinition = (name: string, type: PartitionType): Definition => {
@@ -233,7 +240,7 @@ function isDefinition(path: string): boolean {
   return found.isFile() && found.size > 0
 }
 
-const MAX_TEXT_BYTES = 1 << 20
+const MAX_TEXT_BYTES = 256 << 10
 
 function readText(path: string): string {
   const { size } = statSync(path)

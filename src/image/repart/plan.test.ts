@@ -198,3 +198,42 @@ oracle('systemd-repart', 'planPartitions() places 250 random sets of partitions 
   }
   assert.ok(refused > 20 && refused < 150, `${refused} sets do not fit`)
 })
+
+/** A device as ParticleOS lays it out at first boot: two slots for /usr, and encrypted partitions that share the rest. */
+const DEVICE = [
+  'Type=esp\nFormat=vfat\nSizeMinBytes=1G\nSizeMaxBytes=1G',
+  ...['Particle_7', '_empty'].flatMap((label) => {
+    const free = label === '_empty' ? '\nNoAuto=1' : ''
+    const of = (role: string) => (label === '_empty' ? label : `${label}${role}`)
+    return [
+      `Type=usr-verity-sig\nLabel=${of('_verity_sig')}\nSizeMaxBytes=16K`, // systemd-repart 257 lets them grow otherwise
+      `Type=usr-verity\nLabel=${of('_verity')}${free}\nSizeMinBytes=400M\nSizeMaxBytes=400M`,
+      `Type=usr\nLabel=${of('')}${free}\nSizeMinBytes=5G\nSizeMaxBytes=20G\nWeight=2000`,
+    ]
+  }),
+  'Type=swap\nFormat=swap\nSizeMinBytes=4G\nSizeMaxBytes=4G\nEncrypt=tpm2\nFactoryReset=yes\nLabel=Particle-swap',
+  'Type=root\nFormat=btrfs\nSizeMinBytes=1G\nWeight=20000\nMakeDirectories=/var/log/journal\nEncrypt=tpm2\nFactoryReset=yes\nLabel=Particle-root',
+  'Type=home\nFormat=btrfs\nSizeMinBytes=1G\nWeight=40000\nFactoryReset=yes\nLabel=Particle-home',
+]
+
+oracle('systemd-repart', 'planPartitions() lays out a device of ParticleOS as systemd-repart does', async (_t, judge) => {
+  const folder = join(judge.dir, 'defs')
+  mkdirSync(folder)
+  const sources = DEVICE.map((text, i) => ({ file: join(folder, `${10 + i}.conf`), text: `[Partition]\n${text}\n` }))
+  for (const { file, text } of sources) writeFileSync(file, text)
+  const definitions = parseDefinitions(sources, { architecture: 'x86-64', specifiers: new Map() })
+  for (const gib of [19, 32, 256, 4096]) {
+    const node = join(judge.dir, `${gib}.raw`)
+    writeFileSync(node, '')
+    const how = ['--dry-run=yes', '--empty=force', '--json=short', '--offline=yes', `--seed=${SEED}`, `--size=${gib}G`]
+    const { stdout } = await judge.run(['systemd-repart', ...how, `--definitions=${folder}`, node])
+    assert.deepEqual(
+      planJson(
+        planPartitions(definitions, () => undefined, { seed: SEED, size: gib * 2 ** 30 }),
+        { node },
+      ),
+      JSON.parse(stdout),
+      `${gib} GiB`,
+    )
+  }
+})
