@@ -132,9 +132,12 @@ async function writeSplit({ image, output }: OutputInput, disk: MadeDisk, made: 
   }
   const text = (value: string): Content => ({ bytes: Buffer.from(value) })
   if (kernel?.uki && wanted.has('uki')) await put(names.uki, 'uki', { bytes: kernel.uki.bytes })
-  if (kernel && wanted.has('kernel')) await put(names.kernel, 'kernel', kernel.vmlinuz)
+  // Out of the UKI, where there is one: the kernel is signed in there, and the initrd has the kernel's modules.
+  if (kernel && wanted.has('kernel'))
+    await put(names.kernel, 'kernel', kernel.uki ? { bytes: kernel.uki.kernel } : kernel.vmlinuz)
   const [initrd] = disk.initrds
-  if (initrd && wanted.has('initrd')) await put(names.initrd, 'initrd', initrd.content)
+  const initrds = kernel?.uki ? { bytes: kernel.uki.initrd } : initrd?.content
+  if (initrd && initrds && wanted.has('initrd')) await put(names.initrd, 'initrd', initrds)
   const modules = kernel && disk.modules.get(kernel.version)
   if (modules && wanted.has('kernel-modules-initrd'))
     await put(names.kernelModulesInitrd, 'kernel-modules-initrd', { bytes: modules })

@@ -46,6 +46,7 @@ test('makeUki() gives a signed image with every section in ukify order', async (
   )
   const byName = Object.fromEntries(sections)
   assert.equal(byName['.initrd'], 'first\0\0\0second archive\0\0')
+  assert.equal(`${Buffer.from(uki.initrd)}`, byName['.initrd'])
   assert.equal(byName['.cmdline'], INPUT.cmdline)
   assert.match(byName['.sbat']!, /^sbat,1[^\n]+\ntiny,1[^\n]+\ntiny,1[^\n]+\nuki,1[^\n]+\n$/)
   assert.match(byName['.pcrpkey']!, /^-----BEGIN PUBLIC KEY-----/)

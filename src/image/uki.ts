@@ -61,8 +61,9 @@ export interface Uki {
   profiles: { id: string; pcr11: PcrTable }[]
   /** What firmware compares with db and measures into PCR 4. */
   authenticodeSha256: string
-  /** The kernel as it lies inside. */
+  /** The kernel as it lies inside, and all initrds in one. */
   kernel: Uint8Array
+  initrd: Uint8Array
   sections: { name: string; sizeBytes: number }[]
 }
 
@@ -96,6 +97,7 @@ export async function makeUki(given: UkiInput): Promise<Uki> {
     profiles: ids.map((id, i) => ({ id, pcr11: tables[i]! })),
     authenticodeSha256: signed.authenticodeSha256,
     kernel,
+    initrd: placed.find(({ name }) => name === '.initrd')?.target ?? new Uint8Array(),
     sections: [inStub, ...placed].map(({ name, sizeBytes }) => ({ name, sizeBytes })),
   }
 }
