@@ -61,7 +61,7 @@ function defaultInitrd({ main, source, set, around }: ImagesOf, problems: Proble
   const { directory, env, anyValue = false } = around
   const folder: Folder = {
     ...{ directory, configDirectory: directory, env, problems, anyValue },
-    ...{ notes: new Set(), knownProfiles: new Set(), printed: new Map(), asked: new Set() },
+    ...{ notes: new Set(), knownProfiles: new Set(), printed: new Map(), asked: new Set(), count: 0 },
   }
   const reading = newReading(folder, 'main')
   const values = valuesOf(main)

@@ -1,10 +1,11 @@
 /** One assignment: text read by the setting's type and put upon what the setting had. */
 import { existsSync } from 'node:fs'
 import { Fault } from '../../base/fault.ts'
+import { compareVersions } from '../../base/version.ts'
 import { type Key, ROWS, type Row } from '../schema.ts'
 import type { Place, TreeSource } from '../type.ts'
 import { merged, type Reading, type Value } from './state.ts'
-import { checkMinimumVersion, compareVersions } from './version.ts'
+import { checkMinimumVersion } from './version.ts'
 
 /** Reads `text` as a value of the setting; `undefined` empties it. */
 export function readValue(reading: Reading, key: Key, text: string, directory: string): unknown {
@@ -22,9 +23,17 @@ function parsed(row: Row, text: string, place: Place): unknown {
   try {
     return row.type.parse(text, place)
   } catch (error) {
-    if (row.secret && error instanceof Fault) throw new Fault('recipe', `expected ${row.type.expected}`)
-    throw error
+    const fault = faultOf(error)
+    if (fault && row.secret) throw new Fault('recipe', `expected ${row.type.expected}`)
+    throw fault ?? error
   }
+}
+
+/** A Fault, or what the system says of a file that is not what it should be. */
+export function faultOf(error: unknown): Fault | undefined {
+  if (error instanceof Fault) return error
+  const { code, syscall, message } = (error ?? {}) as NodeJS.ErrnoException
+  return code !== undefined && syscall !== undefined ? new Fault('recipe', message, { cause: error }) : undefined
 }
 
 /** Settings whose files and folders must be there when the recipe is read; scripts make those of others. */

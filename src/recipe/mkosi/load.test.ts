@@ -323,6 +323,23 @@ test('a cycle in Include= ends, also through a link', async (t) => {
   assert.deepEqual((await loadRecipe(directory)).settings.packages, ['a', 'b'])
 })
 
+test('links that lead back into mkosi.conf.d do not lead on for ever', async (t) => {
+  const directory = folder(t, { 'mkosi.conf': BASE, 'mkosi.conf.d/': '' })
+  for (const name of ['a', 'b', 'c']) symlinkSync('../..', join(directory, `mkosi.conf.d/${name}`))
+  for (const name of ['a', 'b', 'c']) symlinkSync('..', join(directory, name))
+  for (const name of ['x', 'y']) symlinkSync('..', join(directory, `mkosi.conf.d/${name}`))
+  assert.match((await faultOf(loadRecipe(directory))).message, /more than \d+ configurations|ELOOP/)
+})
+
+test('a wildcard takes time in proportion to its length', async (t) => {
+  const { packages } = await settings(t, {
+    'mkosi.conf': `${BASE}[Output]\nImageId=${'a'.repeat(4000)}\n`,
+    'mkosi.conf.d/a.conf': `[Match]\nImageId=${'*a'.repeat(1500)}*b\n[Content]\nPackages=a\n`,
+    'mkosi.conf.d/b.conf': `[Match]\nImageId=${'*a'.repeat(1500)}*\n[Content]\nPackages=b\n`,
+  })
+  assert.deepEqual(packages, ['b'])
+})
+
 test('Include= of what is not there, or of what only mkosi has, is refused', async (t) => {
   assert.deepEqual(await problemsOf(t, { 'mkosi.conf': `${BASE}[Include]\nInclude=gone mkosi-tools\n` }), [
     'mkosi.conf:4:1: Include: gone does not exist',
@@ -435,6 +452,20 @@ test('mkosi.uki-profiles/*.conf are boot entries', async (t) => {
       { profile: { ID: 'b' }, cmdline: ['x'], signExpectedPcr: true },
     ],
   )
+})
+
+test('every problem of a boot entry’s file is told, with its place', async (t) => {
+  const problems = await problemsOf(t, {
+    'mkosi.uki-profiles/a.conf': '[UKIProfile]\nProfil=ID=a\nSignExpectedPcr=perhaps\n[X]\ny=1\nz\n',
+    'mkosi.uki-profiles/b.conf/x': '',
+  })
+  assert.match(problems.pop()!, /^mkosi\.uki-profiles\/b\.conf: expected a file that is there, of at most 1M/)
+  assert.deepEqual(problems, [
+    'mkosi.uki-profiles/a.conf:2:1: unknown setting "Profil"; did you mean "Profile"?',
+    'mkosi.uki-profiles/a.conf:3:1: SignExpectedPcr: expected yes or no, got "perhaps"',
+    'mkosi.uki-profiles/a.conf:4:1: unknown section [X]; expected [UKIProfile]',
+    'mkosi.uki-profiles/a.conf:6:1: "z" is not a setting: expected Name=value',
+  ])
 })
 
 test('sub-images get universal settings, may change inherited ones, and know nothing of local ones', async (t) => {

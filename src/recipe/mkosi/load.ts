@@ -5,7 +5,7 @@ import { Fault } from '../../base/fault.ts'
 import { nearest } from '../../base/nearest.ts'
 import type { ImageRecipe, LoadOptions, Recipe } from '../recipe.ts'
 import type { Assignment } from '../values.ts'
-import { assign, readValue } from './assign.ts'
+import { assign, faultOf, readValue } from './assign.ts'
 import { configured } from './configure.ts'
 import { execute } from './execute.ts'
 import { finish, imageOf, inOrder, needsOf, readDefaultInitrd, readSubimages, wantsInitrd } from './images.ts'
@@ -41,7 +41,7 @@ export async function loadMkosi(what: LoadMkosi): Promise<Recipe> {
   for (let round = 0; ; round++) {
     problems.splice(0, Number.POSITIVE_INFINITY, ...ofCommandLine)
     const folder = folderOf(what, printed)
-    const { recipe, readings } = readImages(folder, what)
+    const { recipe, readings } = readAll(folder, what)
     if (folder.asked.size === 0 || round === MOST_ROUNDS) return problems.length > 0 ? recipe : configured(recipe, readings)
     for (const file of folder.asked) printed.set(file, await printedBy(file, folder))
   }
@@ -60,9 +60,21 @@ const folderOf = ({ directory, configDirectory, options, problems }: LoadMkosi, 
   knownProfiles: new Set(),
   printed,
   asked: new Set(),
+  count: 0,
 })
 
 const printedBy = (file: string, { directory }: Folder): Promise<string> => execute({ file, workdir: dirname(file), directory })
+
+/** What the system says of files that cannot be read becomes a Fault. */
+function readAll(folder: Folder, what: LoadMkosi): Images {
+  try {
+    return readImages(folder, what)
+  } catch (error) {
+    const fault = faultOf(error)
+    if (!fault || fault === error) throw error
+    throw new Fault('recipe', `Cannot read recipe: ${fault.message}`, { cause: error })
+  }
+}
 
 interface Images {
   recipe: Recipe

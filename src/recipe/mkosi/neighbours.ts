@@ -3,7 +3,8 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { Fault } from '../../base/fault.ts'
 import { KEYS, ROWS } from '../schema.ts'
-import { assign, readValue } from './assign.ts'
+import type { Problem } from '../values.ts'
+import { assign, faultOf, readValue } from './assign.ts'
 import { isExecutable } from './execute.ts'
 import { type FileAt, shownFile } from './place.ts'
 import { type Reading, scopeProblem } from './state.ts'
@@ -20,11 +21,20 @@ export function applyNeighbours(reading: Reading, at: FileAt): void {
         if (text === undefined) continue
         assign(reading.config, key, text, readValue(reading, key, text, at.directory), shownFile(reading, path))
       } catch (error) {
-        if (!(error instanceof Fault)) throw error
-        reading.folder.problems.push({ where: shownFile(reading, path), message: error.message })
+        const fault = faultOf(error)
+        if (!fault) throw error
+        reading.folder.problems.push(...problemsOf(fault, path, shownFile(reading, path)))
       }
     }
   }
+}
+
+/** One problem, or those that a file has at several places: `/path:3:1: …; /path:4:1: …`. */
+function problemsOf({ message }: Fault, path: string, shown: string): Problem[] {
+  return message.split(`; ${path}:`).map((part) => {
+    const [, position = '', rest] = /^(?:.*?:)?(\d+:\d+): ([\s\S]*)$/.exec(part.replace(`${path}:`, '')) ?? [undefined, '', part]
+    return { where: position === '' ? shown : `${shown}:${position}`, message: rest! }
+  })
 }
 
 /** The file of that name, or those that match when its last part has a `*`. */

@@ -8,7 +8,7 @@ import { Fault } from '../../base/fault.ts'
 import { nearest } from '../../base/nearest.ts'
 import { KEYS, type Key, mkosiName, ROWS } from '../schema.ts'
 import { words } from '../type.ts'
-import { assign, readValue } from './assign.ts'
+import { assign, faultOf, readValue } from './assign.ts'
 import { BUILTIN_CONFIGS, builtinFolder, OTHER_CONFIGS } from './builtin.ts'
 import { type IniEntry, type IniSection, parseIni } from './ini.ts'
 import { checkAsserts, matches } from './matches.ts'
@@ -26,6 +26,10 @@ export interface What {
 
 /** Reads the folder or file at `path`; relative paths of a file count from `directory`. False when its conditions do not hold. */
 export function parseConfiguration(reading: Reading, path: string, directory: string, what: What = {}): boolean {
+  if (++reading.folder.count > MOST_CONFIGURATIONS) {
+    const why = `it has more than ${MOST_CONFIGURATIONS} configurations; does a link lead back?`
+    throw new Fault('recipe', `Cannot read recipe: ${why}`)
+  }
   const isFolder = isDirectory(path)
   const at: FileAt = isFolder ? { file: join(path, 'mkosi.conf'), directory: path } : { file: path, directory }
   const exists = existsSync(at.file)
@@ -46,6 +50,8 @@ export function parseConfiguration(reading: Reading, path: string, directory: st
   if (what.profiles) applyProfiles(reading, at)
   return true
 }
+
+const MOST_CONFIGURATIONS = 5000
 
 const isDirectory = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
 const isFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
@@ -141,8 +147,9 @@ function applyText(reading: Reading, at: FileAt, entry: IniEntry, key: Key): voi
     const value = readValue(reading, key, text, at.directory)
     assign(reading.config, key, text, value, `${shownFile(reading, at.file)}:${entry.line}`)
   } catch (error) {
-    if (!(error instanceof Fault)) throw error
-    problemIn(reading, at, entry, `${entry.name}: ${error.message}`)
+    const fault = faultOf(error)
+    if (!fault) throw error
+    problemIn(reading, at, entry, `${entry.name}: ${fault.message}`)
   }
 }
 

@@ -28,6 +28,8 @@ export interface Folder {
   knownProfiles: Set<string>
   /** What executable files among the configuration printed, by path. */
   printed: ReadonlyMap<string, string>
+  /** How many configurations have been read. */
+  count: number
   /** Executable files of which it is not known yet what they print. */
   asked: Set<string>
 }
