@@ -54,6 +54,16 @@ export function groupsOf(recipe: Recipe): Map<string, GroupRequest> {
 
 function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
   const { settings } = image
+  const isAlone = settings.baseTrees.length === 0
+  const asked = [...settings.packages, ...settings.volatilePackages]
+  if (isAlone && isExtension(image) && asked.length > 0)
+    throw new Fault(
+      'recipe',
+      `Cannot install ${asked[0]} in image ${image.name}: an extension has no packages without a base tree`,
+      {
+        hint: 'name the image it extends in BaseTrees=, for example BaseTrees=%O/base',
+      },
+    )
   const base = baseOf(image, recipe)
   const bases = settings.baseTrees.filter((tree) => base === undefined || tree !== placeOf(base))
   return {
@@ -62,7 +72,7 @@ function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
     // Where /usr need not be complete in itself, dpkg removes them once all is done; what needs them is there before.
     exclude: settings.hermeticUsr ? settings.removePackages : [],
     recommends: settings.withRecommends,
-    withBase: settings.baseTrees.length === 0 && !isExtension(image),
+    withBase: isAlone && !isExtension(image),
     ...(base === undefined ? {} : { upon: groupOf(base.name) }),
     ...(bases.length > 0 ? { bases } : {}),
   }
@@ -80,7 +90,7 @@ function baseOf(image: ImageRecipe, recipe: Recipe): ImageRecipe | undefined {
 
 const placeOf = ({ settings }: ImageRecipe) => join(settings.outputDirectory, settings.output)
 
-const isExtension = ({ settings }: ImageRecipe) => settings.overlay || ['sysext', 'confext', 'portable'].includes(settings.format)
+const isExtension = ({ settings }: ImageRecipe) => settings.overlay || ['sysext', 'confext', 'addon'].includes(settings.format)
 
 const only = (packages: readonly string[], withBase: boolean): GroupRequest => ({
   packages,

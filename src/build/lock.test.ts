@@ -142,6 +142,21 @@ test('lockRecipe() leaves removed packages in the set of a folder: they are purg
   assert.equal(pins((await lockRecipe(await load(), {}, env)).lock, 'image'), 'app 1.0, base-files 1.0, libapp 1.0, mawk 1.0')
 })
 
+test('lockRecipe() gives extensions no base, and packages only upon a base tree', async (t) => {
+  const sub = (format: string, more = '') => `[Output]\nFormat=${format}\n[Content]\nBootable=no\n${more}`
+  const { folder, load, env } = await kitchen(t, {
+    'mkosi.conf': CONF,
+    'mkosi.images/plain/mkosi.conf': sub('sysext'),
+    'mkosi.images/portable/mkosi.conf': sub('portable'),
+  })
+  const { lock } = await lockRecipe(await load(), {}, env)
+  assert.equal(pins(lock, 'image:plain'), '')
+  assert.equal(pins(lock, 'image:portable'), 'base-files 1.0, mawk 1.0')
+  write(folder, { 'mkosi.images/plain/mkosi.conf': sub('sysext', 'Packages=app\n') })
+  const fault = await refusal(load().then((recipe) => lockRecipe(recipe, {}, env)))
+  assert.match(fault.message, /Cannot install app in image plain: an extension has no packages without a base tree/)
+})
+
 test('lockRecipe() says in which image a conflict is', async (t) => {
   const { load, env } = await kitchen(t, {
     'mkosi.conf': `${CONF}Packages=app\n`,
