@@ -196,7 +196,7 @@ test('fillPartitions() asks for the file systems it does not make itself', async
       defaultSubvolume: '/usr',
       compression: 'zstd',
       compressionLevel: '3',
-      sectorSize: 512,
+      sectorSize: 4096,
       epoch: EPOCH,
     },
     {
@@ -217,7 +217,7 @@ test('fillPartitions() asks for the file systems it does not make itself', async
       sizeBytes: undefined,
       minimize: 'best',
       subvolumes: [],
-      sectorSize: 512,
+      sectorSize: 4096,
     },
   ])
   assert.deepEqual(

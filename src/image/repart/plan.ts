@@ -102,9 +102,16 @@ export function seedGuids(definitions: readonly Definition[], seed: string): Map
   )
 }
 
-/** Sector size of the file system in a partition, unless its definition says it. */
+/**
+ * Sector size of the file system in a partition: what its definition says. A FAT has the disk's, as firmware wants it; the
+ * others have 4096 bytes, so that they can move to any disk.
+ */
 export const fileSystemSectorSize = (definition: Definition, sectorSize: 512 | 4096): 512 | 1024 | 2048 | 4096 =>
-  Math.max(definition.fileSystemSectorSize ?? sectorSize, sectorSize) as 512 | 1024 | 2048 | 4096
+  Math.max(definition.fileSystemSectorSize ?? (definition.format === 'vfat' ? sectorSize : 4096), sectorSize) as
+    | 512
+    | 1024
+    | 2048
+    | 4096
 
 const MIB = 1 << 20
 const DEFAULT_LEAST_BYTES = 10 * MIB
