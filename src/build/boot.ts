@@ -159,6 +159,8 @@ export async function loaderFiles({
   epoch,
 }: Pick<BootInput, 'image' | 'signing' | 'system' | 'epoch'>): Promise<Map<string, Inode>> {
   if (!wantsBootLoader(settings)) return new Map()
+  const maybe = settings.bootable === 'auto' && !settings.hermeticUsr
+  if (maybe && (await kernelsOf(system)).length === 0) return new Map()
   const { signers, owner } = signing
   const enrols = settings.secureBoot && settings.secureBootAutoEnroll
   const enrolment = enrols ? await makeEnrolment(signers, { owner, time: epoch }) : undefined
@@ -192,7 +194,7 @@ async function kernelFiles(
   const booted = { version: kernel.version, commandLine: words.join(' '), vmlinuz: kernel.content }
   const modules = own.modules.get(kernel.version)
 
-  if (settings.unifiedKernelImages === 'none') {
+  if (!wantsUki(settings, system)) {
     const vmlinuz = await readContent(kernel.content)
     const entry: Type1Input = {
       token,
@@ -217,6 +219,13 @@ async function kernelFiles(
   }
   const uki = await makeKernelUki(input, kernel, words, modules)
   return { files: ukiFiles(system, path, uki.bytes, epoch), kernel: { ...booted, uki } }
+}
+
+/** Left to itself, an image has UKIs where it has what they are made of. */
+function wantsUki({ bootloader, unifiedKernelImages, hermeticUsr }: Settings, system: Tree): boolean {
+  if (bootloader === 'uki' || bootloader === 'uki-signed') return true
+  if (unifiedKernelImages !== 'auto') return unifiedKernelImages !== 'none'
+  return hermeticUsr || system.has(stubPath('x86-64'))
 }
 
 /** Whether the recipe wants what the distribution signed, where it has it. */

@@ -10,7 +10,7 @@ import { hmac } from '../base/guid.ts'
 import type { Architecture } from '../formats/dps.ts'
 import { crypt } from '../formats/sha512-crypt.ts'
 import { encodeVeritySignature } from '../formats/verity.ts'
-import { withFiles } from '../image/boot-loader.ts'
+import { fallbackPath, withFiles } from '../image/boot-loader.ts'
 import { kernelsOf, withKernelsInPlace } from '../image/kernels.ts'
 import { fileSystemMaker } from '../image/mkfs.ts'
 import { espDefinitions } from '../image/output/definitions.ts'
@@ -136,15 +136,12 @@ function definitionsOf(settings: Settings, osRelease: string, system: Tree): Def
       imageId: settings.imageId ?? settings.output,
       imageVersion: settings.imageVersion,
     })
-  const bootable = settings.bootable === true || (settings.bootable === 'auto' && hasBootLoader(system))
+  const bootable = settings.bootable === true || (settings.bootable === 'auto' && system.has(fallbackPath(architecture)))
   return rootDefinitions({ architecture, bootable, fileSystem: ROOT_FORMATS[settings.distribution] ?? 'ext4' })
 }
 
 /** The root file system that mkosi gives each distribution. */
 const ROOT_FORMATS: Readonly<Record<string, string>> = { fedora: 'btrfs', opensuse: 'btrfs' }
-
-const hasBootLoader = (system: Tree): boolean =>
-  [...system.keys()].some((path) => /^usr\/lib\/systemd\/boot\/efi\/systemd-boot/.test(path))
 
 /** File systems that need the distribution's programs; their tools tree is prepared when the first is made. */
 const fileSystems =
