@@ -4,8 +4,8 @@
  * PARTICLEOS names a checkout of ParticleOS, MKOSI one of mkosi, whose code is the peer; SYSTEMD may name one of systemd.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join, normalize } from 'node:path'
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
@@ -101,6 +101,39 @@ test('ParticleOS reads as mkosi reads it, with every profile and distribution', 
   using judge = judgeIn()
   const folder = copyTo(judge, process.env['PARTICLEOS']!)
   assert.deepEqual(await differencesIn(judge, folder, PARTICLEOS_CASES), [])
+})
+
+test('ParticleOS reads as mkosi reads it with a machine’s keys, version and local settings', {
+  skip: missing('PARTICLEOS'),
+}, async () => {
+  using judge = judgeIn()
+  const folder = copyTo(judge, process.env['PARTICLEOS']!)
+  const own: Record<string, string> = {
+    'mkosi.key': 'key',
+    'mkosi.crt': 'certificate',
+    'mkosi.rootpw': 'hashed:x\n',
+    'mkosi.passphrase': 'passphrase',
+    'mkosi.version': '26.1~rc2\n',
+    'mkosi.env': 'A=1\n',
+    'mkosi.local.conf':
+      '[Distribution]\nRelease=testing\n[Config]\nProfiles=desktop\n[Content]\nPackages=vim\nHostname=local\nInitrdPackages=nano\n',
+    'mkosi.local/mkosi.conf': '[Content]\nPackages=emacs\nHostname=folder\nKernelCommandLine=local\n[Runtime]\nRAM=8G\n',
+    'mkosi.initrd.conf': '[Content]\nPackages=strace\nKernelModules=-dm-crypt\n',
+    'mkosi.packages/readme': '',
+    'mkosi.skeleton/etc/skeleton': '',
+    'mkosi.sandbox/etc/apt/sources.list.d/x.sources': '',
+    'mkosi.images/extra.conf': '[Output]\nFormat=confext\n[Content]\nBaseTrees=base\nPackages=b\n         a\n',
+  }
+  for (const [name, text] of Object.entries(own)) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true })
+    writeFileSync(join(folder, name), text, { mode: 0o600 })
+  }
+  const cases: Case[] = [
+    {},
+    { profiles: ['netesp'] },
+    { set: ['Release=sid', 'Hostname=cli', 'RAM=1G', 'Packages=joe', 'ImageVersion=1'] },
+  ]
+  assert.deepEqual(await differencesIn(judge, folder, cases), [])
 })
 
 test('systemd’s own folder reads as mkosi reads it', { skip: missing('SYSTEMD') }, async () => {

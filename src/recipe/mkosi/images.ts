@@ -33,7 +33,7 @@ export function readSubimages(main: Reading, finished: Finished): Reading[] {
     reading.cli = cli
     for (const key of KEYS) if (scopeIs(key, 'inherit')) reading.config.set(key, finished.get(key)!)
     passEnvironment(reading, finished)
-    if (parseConfiguration(reading, path, folder, { profiles: isFolder, local: true })) readings.push(copyOf(reading))
+    if (parseConfiguration(reading, path, main.folder.directory, { profiles: isFolder, local: true })) readings.push(copyOf(reading))
   }
   return readings
 }
@@ -63,11 +63,11 @@ export function readDefaultInitrd(main: Reading, finished: Finished, own: (readi
 }
 
 function readOwnInitrd(reading: Reading): void {
-  const { configDirectory } = reading.folder
+  const { configDirectory, directory } = reading.folder
   const path = join(configDirectory, 'mkosi.initrd.conf')
   if (!existsSync(path)) return
   const isFolder = statSync(path).isDirectory()
-  parseConfiguration(reading, path, configDirectory, { profiles: isFolder, local: isFolder })
+  parseConfiguration(reading, path, directory, { profiles: isFolder, local: isFolder })
 }
 
 /** Of the variables for scripts, other images see those that `PassEnvironment=` names. */
