@@ -5,15 +5,25 @@ import { tmpdir } from 'node:os'
 import { type TestContext, test } from 'node:test'
 import { type Judge, MKFS, oracle } from '../../test/oracle.ts'
 import { sha256 } from '../base/digest.ts'
+import { Report } from '../base/report.ts'
 import { readXattrs } from '../run/xattr.ts'
 import { madeDirectory, madeFile, madeSymlink } from '../tree/content.ts'
 import { type Inode, type Tree, treeOf } from '../tree/tree.ts'
-import { makeFileSystem } from './mkfs.ts'
+import { writeDisk } from './disk.ts'
+import { fileSystemMaker, makeFileSystem } from './mkfs.ts'
+import { rootDefinitions } from './repart/builtin.ts'
 import type { FileSystemRequest } from './repart/file-system.ts'
+import { contentsOf, fillPartitions } from './repart/fill.ts'
+import { planPartitions } from './repart/plan.ts'
 
 const EPOCH = 1_700_000_000
 const UUID = '8d0e7f3c-5a0c-4c3e-9a52-0b6a5b1a2c3d'
 const LONG = `${'n'.repeat(120)}-ü`
+const ROOT_XATTRS = new Map([
+  ['user.places', Buffer.from('/\0/usr')],
+  ['user.type', Buffer.from('4f68bce3-e8cd-4db1-96e7-fbcaf984b709')],
+])
+
 /** Nothing makes these bytes smaller. */
 const BIG = Buffer.from(Array.from({ length: 10_000 }, (_, i) => sha256(`${i}`)).join(''), 'hex').subarray(0, 300_000)
 
@@ -29,7 +39,7 @@ function sample(devices = true): Tree {
   const etc: Inode = { ...madeDirectory(EPOCH - 7, 0o750), uid: 33, gid: 44, xattrs: new Map([['user.d', Buffer.from('d')]]) }
   return treeOf(
     [
-      ['', { ...madeDirectory(EPOCH - 50, 0o755), gid: 7, xattrs: new Map([['user.root', Uint8Array.of(0)]]) }],
+      ['', { ...madeDirectory(EPOCH - 50, 0o755), gid: 7, xattrs: ROOT_XATTRS }],
       ['etc', etc],
       ['etc/a b', madeFile('late', EPOCH + 1000, 0o600)],
       ['etc/q"q', { ...madeFile('', EPOCH), xattrs: new Map([['user.q', Buffer.from('q')]]) }],
@@ -51,13 +61,10 @@ function sample(devices = true): Tree {
 /** The same, without what a format has not. */
 function sampleOf(format: string): Tree {
   if (format !== 'xfs') return sample(format !== 'btrfs')
-  const tree = sample()
-  const changed = new Map<Inode, Inode>()
-  for (const inode of tree.values()) {
-    const { xattrs: _, ...rest } = inode
-    changed.set(inode, inode.type === 'directory' ? rest : inode)
-  }
-  return new Map([...tree].map(([path, inode]) => [path, changed.get(inode)!]))
+  const tree = new Map(sample())
+  const root = tree.get('')!
+  tree.set('', { ...root, xattrs: new Map([['user.type', ROOT_XATTRS.get('user.type')!]]) })
+  return tree
 }
 
 const plain = { uuid: UUID, label: 'soup', subvolumes: [], sectorSize: 512, epoch: EPOCH } as const
@@ -108,7 +115,7 @@ oracle('fsck.ext4', 'fsck and debugfs find the tree in an ext4 file system', asy
   const attributes = await debugfs(judge, 'ext4.img', 'ea_list /usr/bin/tool')
   assert.match(attributes, /security.capability \(20\)[\s\S]*user.soup \(3\) = 00 3d ff/)
   assert.match(await debugfs(judge, 'ext4.img', 'ea_list /etc'), /user.d \(1\)/)
-  assert.match(await debugfs(judge, 'ext4.img', 'ea_list /'), /user.root \(1\) = 00/)
+  assert.match(await debugfs(judge, 'ext4.img', 'ea_list /'), /user.places \(6\) = 2f 00 2f/)
   assert.match(await debugfs(judge, 'ext4.img', 'stat "/etc/a b"'), /mtime: 0x6553f100/)
   assert.match(await debugfs(judge, 'ext4.img', `stat "/usr/${LONG}/${LONG}"`), /Type: regular/)
   await judge.run(['debugfs', '-R', 'dump /usr/bin/tool tool', 'ext4.img'])
@@ -242,7 +249,7 @@ const REFUSED: [why: string, format: string, more: Partial<FileSystemRequest>, m
   ['a level of what has none',          'squashfs', { compression: 'xz', compressionLevel: '3' }, /compression xz has no levels/],
   ['a default subvolume that is none',  'btrfs',    { defaultSubvolume: '/x' },                   /none of its subvolumes/],
   ['device nodes in btrfs',             'btrfs',    { tree: DEVICE },                             /\/sda to disk: it is a block device/],
-  ['attributes of folders in xfs',      'xfs',      {},                                           /\/ has attributes, which only files/],
+  ['odd attributes of folders in xfs',  'xfs',      {},                                           /cannot set user.places of \/, which is no file, to/],
   ['xfs that is too small',             'xfs',      { tree: sampleOf('xfs'), sizeBytes: 16 << 20 }, /16.0 MiB are too small/],
   ['odd names in xfs',                  'xfs',      { tree: treeOf([['a\nb', madeFile('', EPOCH)]], madeDirectory(EPOCH)) }, /cannot have the name "a\\nb"/],
   ['files in f2fs',                     'f2fs',     { sizeBytes: 64 << 20 },                      /cannot be filled/],
@@ -270,8 +277,11 @@ making('the kernel mounts what makeFileSystem() made', async (dir, t) => {
       assert.equal(statSync(`${dir}/mnt/tmp`).mode & 0o7777, 0o1777)
       assert.deepEqual([...readXattrs(`${dir}/mnt/usr/bin/tool`).keys()], ['security.capability', 'user.soup'])
       assert.equal(statSync(`${dir}/mnt/usr/bin/tool`).ino, statSync(`${dir}/mnt/usr/bin/same`).ino)
-      if (format === 'xfs') continue
-      assert.deepEqual(readXattrs(`${dir}/mnt`), new Map([['user.root', Uint8Array.of(0)]]))
+      const root = [...sampleOf(format).get('')!.xattrs!].map(([name, value]): [string, Uint8Array] => [
+        name,
+        Uint8Array.from(value),
+      ])
+      assert.deepEqual(readXattrs(`${dir}/mnt`), new Map(root))
       assert.deepEqual(readXattrs(`${dir}/mnt/etc/q"q`).get('user.q'), Uint8Array.of(113))
       assert.deepEqual(readXattrs(`${dir}/mnt/etc`).get('user.d'), Uint8Array.of(100))
     } finally {
@@ -279,3 +289,21 @@ making('the kernel mounts what makeFileSystem() made', async (dir, t) => {
     }
   }
 })
+
+for (const fileSystem of ['ext4', 'xfs', 'btrfs', 'squashfs']) {
+  oracle('systemd-dissect', `systemd-dissect finds a root of ${fileSystem} on a disk`, async (t, judge) => {
+    if (['xfs', 'btrfs'].includes(fileSystem) && !owning(t)) return
+    mkdirSync(`${judge.dir}/work`)
+    const definitions = rootDefinitions({ architecture: 'x86-64', bootable: false, fileSystem })
+    const options = { seed: UUID, epoch: EPOCH, work: `${judge.dir}/work`, makeFileSystem: fileSystemMaker(MKFS!) }
+    const release = treeOf([...sampleOf(fileSystem), ['usr/lib/os-release', madeFile('ID=soup\n', EPOCH)]], madeDirectory(EPOCH))
+    const filled = await fillPartitions(definitions, release, options, new Report(() => {}))
+    const plan = planPartitions(definitions, contentsOf(filled), options)
+    await writeDisk(`${judge.dir}/disk.raw`, plan, [filled[0]!.source])
+    await judge.run(['systemd-dissect', '--validate', 'disk.raw'])
+    const [{ start, type }] = JSON.parse((await judge.run(['sfdisk', '--json', 'disk.raw'])).stdout).partitiontable.partitions
+    assert.equal(type, '4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709')
+    const probe = ['blkid', '-p', '-o', 'value', '-s', 'TYPE', '-O', `${start * 512}`, 'disk.raw']
+    assert.equal((await judge.run(probe)).stdout.trim(), fileSystem)
+  })
+}

@@ -21,7 +21,10 @@ export async function makeSquashfs(request: FileSystemRequest, place: Place): Pr
     ...['-root-time', time],
     ...(compression === undefined ? [] : ['-comp', compression]),
     ...(compressionLevel === undefined ? [] : ['-Xcompression-level', compressionLevel]),
-    ...[...(root.xattrs ?? [])].flatMap(([name, value]) => ['-p', `/ x ${name}=0x${Buffer.from(value).toString('hex')}`]),
+    ...[...(root.xattrs ?? [])].flatMap(([name, value]) => ['-p', `/ x ${name}=${octal(value)}`]),
   ]
   await runTool(place, argv, { input: tarOf(tree, { epoch }) })
 }
+
+/** A value as text of octal numbers: where mksquashfs decodes hexadecimal ones, it writes beyond its memory. */
+const octal = (value: Uint8Array): string => `0t${[...value].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('')}`

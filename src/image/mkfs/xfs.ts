@@ -1,7 +1,7 @@
 /**
  * xfs by mkfs.xfs, from a prototype file: a list of the tree whose files are read from where they are staged.
  *
- * Prototypes know no hard links, sticky bits and times, which xfs_db adds afterwards. What the programs take from the clock
+ * Prototypes know no hard links, sticky bits, times and attributes of folders, which xfs_db adds afterwards. What the programs take from the clock
  * and from chance, a preloaded library makes constant.
  */
 import { existsSync, readdirSync } from 'node:fs'
@@ -9,7 +9,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { Fault } from '../../base/fault.ts'
 import { guidBytes } from '../../base/guid.ts'
 import { alignUp } from '../../base/size.ts'
-import { setXattr } from '../../run/xattr.ts'
+import { readXattrs, setXattr } from '../../run/xattr.ts'
 import { type Inode, nameOf, parentOf, type Tree } from '../../tree/tree.ts'
 import type { FileSystemRequest } from '../repart/file-system.ts'
 import { stageContent } from '../staging.ts'
@@ -53,8 +53,6 @@ function bytesOf(tree: Tree): number {
 /** The prototype: one line for each inode, a `$` behind the last of a directory. Contents go into the folder `files`. */
 async function protoOf(request: FileSystemRequest, files: string): Promise<string> {
   const { tree } = request
-  for (const [path, inode] of tree)
-    if (inode.type !== 'file' && inode.xattrs?.size) throw refuse(request, `/${path} has attributes, which only files can have`)
   const lines = ['/', '0 0', `${modeOf(rootOf(tree))}`]
   const open: string[] = ['']
   for (const [path, inode] of tree) {
@@ -89,7 +87,9 @@ async function rest(request: FileSystemRequest, files: string, path: string, ino
   }
   if (inode.type !== 'file') return ''
   const staged = `${files}/${number}`
-  await stageContent(staged, path, inode, !inode.xattrs?.size)
+  // mkfs.xfs copies the attributes a file has on disk: they must be those of the tree.
+  const { content, xattrs } = inode
+  await stageContent(staged, path, inode, !xattrs?.size && 'path' in content && readXattrs(content.path).size === 0)
   for (const [name, value] of inode.xattrs ?? []) setXattr(staged, name, value)
   return ` ${staged}`
 }
@@ -142,7 +142,7 @@ function firstPaths(tree: Tree): Map<Inode, string> {
   return found
 }
 
-/** Hard links, then sticky bits and times, as a link changes the times of its folder. */
+/** Hard links and attributes, then sticky bits and times, as the former change times. */
 async function addMissing(request: FileSystemRequest, place: Place): Promise<void> {
   const { tree, epoch, label } = request
   const numbers = await inodeNumbers(place)
@@ -159,6 +159,8 @@ async function addMissing(request: FileSystemRequest, place: Place): Promise<voi
       links.push(`inode ${numberOf(parentOf(path))}`, `link -i ${numberOf(firstPaths(tree).get(inode)!)} ${nameOf(path)}`)
       continue
     }
+    if (inode.type !== 'file' && inode.xattrs?.size)
+      links.push(`inode ${numberOf(path)}`, ...[...inode.xattrs].map((xattr) => setAttribute(request, path, xattr)))
     const time = Math.min(inode.mtime, epoch)
     if (!(inode.mode & 0o1000) && time === epoch) continue
     changes.push(`inode ${numberOf(path)}`, `write core.mtime.sec ${bigTime(time)}`)
@@ -167,6 +169,17 @@ async function addMissing(request: FileSystemRequest, place: Place): Promise<voi
   if (links.length + changes.length === 0) return
   const input = `${[...links, ...changes, 'quit'].join('\n')}\n`
   await runTool(place, [...steady(request, place), 'xfs_db', '-x', place.image], { input })
+}
+
+const NAMESPACE = { user: '-u', trusted: '-r', security: '-s' } as const
+
+/** The command that sets an attribute. Its value is one word; those of files, which may be anything, are copied by mkfs.xfs. */
+function setAttribute(request: FileSystemRequest, path: string, [name, value]: [string, Uint8Array]): string {
+  const [, namespace, rest] = /^(user|trusted|security)\.(\S+)$/.exec(name) ?? []
+  const text = Buffer.from(value).toString('latin1')
+  if (rest === undefined || !/^[!-~]+$/.test(text))
+    throw refuse(request, `xfs_db cannot set ${name} of /${path}, which is no file, to ${JSON.stringify(text)}`)
+  return `attr_set ${NAMESPACE[namespace as keyof typeof NAMESPACE]} ${rest} ${text}`
 }
 
 /** A time as it is on disk: nanoseconds since the end of 1901. */
