@@ -8,7 +8,7 @@ import { Fault } from '../base/fault.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
 import { byName, summaryOf } from '../recipe/summary.ts'
 
-export type Phase = 'configure' | 'sync' | 'prepare' | 'build' | 'postinst' | 'finalize' | 'postoutput' | 'clean'
+export type Phase = 'sync' | 'prepare' | 'build' | 'postinst' | 'finalize' | 'postoutput' | 'clean'
 
 /** Where the image's root is for a script that is not run inside it. */
 export const BUILD_ROOT = '/buildroot'
@@ -45,7 +45,7 @@ export async function environmentOf(phase: Phase, around: Around): Promise<Recor
     ...optional('SUBIMAGE', image.name === 'main' ? undefined : image.name),
     ...(profiles.length > 0 ? { PROFILES: profiles.join(' ') } : {}),
     ...{ SRCDIR: '/work/src', MKOSI_UID: '0', MKOSI_GID: '0', MKOSI_DEBUG: '0', SYSTEMD_OFFLINE: '1' },
-    ...(phase === 'configure' ? {} : { MKOSI_CONFIG: '/work/config.json' }),
+    MKOSI_CONFIG: '/work/config.json',
     ...(phase === 'sync' ? { CACHED: '0' } : {}),
     ...(IN_IMAGE.includes(phase) ? imageVariables(phase, inside) : {}),
     ...(WITH_OUTPUT.includes(phase) ? { OUTPUTDIR: '/work/out' } : {}),

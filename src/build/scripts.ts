@@ -20,7 +20,7 @@ export type { Phase } from './script-environment.ts'
 export interface ScriptPlaces {
   recipe: Recipe
   image: ImageRecipe
-  /** The image being made; phases outside of it (sync, postoutput, clean, configure) need none. */
+  /** The image being made; phases outside of it need none. */
   root?: string | undefined
   /** The programs that plain scripts run with: a tools tree. The image's own where none is given. */
   tools?: string | undefined
@@ -45,15 +45,44 @@ export const isPlain = (script: string): boolean => !script.endsWith('.chroot')
 
 /** Whether any script of an image runs outside of it. */
 export function needsScriptTools({ settings }: ImageRecipe): boolean {
-  const { configureScripts, syncScripts, prepareScripts, buildScripts, postInstallationScripts } = settings
+  const { syncScripts, prepareScripts, buildScripts, postInstallationScripts } = settings
   const { finalizeScripts, postOutputScripts, cleanScripts } = settings
   const inside = [...prepareScripts, ...buildScripts, ...postInstallationScripts, ...finalizeScripts]
-  const outside = [...configureScripts, ...syncScripts, ...postOutputScripts, ...cleanScripts]
+  const outside = [...syncScripts, ...postOutputScripts, ...cleanScripts]
   return outside.length > 0 || inside.some(isPlain)
 }
 
+/** Scripts that run outside of any image, and where the recipe names them. */
+const OUTSIDE = { sync: 'syncScripts', postoutput: 'postOutputScripts', clean: 'cleanScripts' } as const
+
+export interface OutsideInput {
+  recipe: Recipe
+  image: ImageRecipe
+  /** The tools tree `scripts`; see `needsScriptTools()`. */
+  tools: string | undefined
+  secrets: readonly string[]
+  /** `$OUTPUTDIR`: finished artifacts, before they get their places (postoutput), or those of earlier builds (clean). */
+  output: string
+  /** Scratch folder. */
+  work: string
+  epoch: number
+}
+
+/** Runs an image's sync, postoutput or clean scripts. */
+export async function runOutside(phase: keyof typeof OUTSIDE, input: OutsideInput, report: Report): Promise<void> {
+  const { work, ...rest } = input
+  const below = (name: string) => join(work, name)
+  const places = {
+    ...rest,
+    dest: below('dest'),
+    artifacts: below('artifacts'),
+    packages: below('packages'),
+    scratch: below('scratch'),
+  }
+  await runScripts(phase, input.image.settings[OUTSIDE[phase]], places, report)
+}
+
 const ARGUMENTS: Partial<Record<Phase, readonly string[]>> = { sync: ['final'], prepare: ['final'], postinst: ['final'] }
-const OUTSIDE: readonly Phase[] = ['configure', 'sync', 'postoutput', 'clean']
 
 /** Runs the scripts of a phase, one after the other. */
 export async function runScripts(
@@ -61,18 +90,14 @@ export async function runScripts(
   scripts: readonly string[],
   places: ScriptPlaces,
   report: Report,
-  options: { arguments?: readonly string[]; input?: string } = {},
-): Promise<string> {
-  let printed = ''
-  if (scripts.length === 0) return printed
+  args: readonly string[] = ARGUMENTS[phase] ?? [],
+): Promise<void> {
+  if (scripts.length === 0) return
   await rm(join(places.scratch, 'overlays'), { recursive: true, force: true })
   for (const script of scripts) {
     await checkScript(phase, script, places)
-    printed = await report.step(`Run ${basename(script)}`, (report) =>
-      runScript(phase, script, options.arguments ?? ARGUMENTS[phase] ?? [], places, report, printed || options.input),
-    )
+    await report.step(`Run ${basename(script)}`, (report) => runScript(phase, script, args, places, report))
   }
-  return printed
 }
 
 async function checkScript(phase: Phase, script: string, { image }: ScriptPlaces): Promise<void> {
@@ -91,8 +116,7 @@ async function runScript(
   args: readonly string[],
   places: ScriptPlaces,
   report: Report,
-  input: string | undefined,
-): Promise<string> {
+): Promise<void> {
   const { root } = places
   const sandbox = await sandboxOf(phase, script, places)
   const log: Buffer[] = []
@@ -100,14 +124,13 @@ async function runScript(
   const run = () =>
     runInSandbox(sandbox, [...UNDER_A_SHELL, scriptPath(phase), ...args], {
       allowFailure: true,
-      ...(phase === 'configure' && input !== undefined ? { input } : {}),
       onOutput(bytes) {
         log.push(bytes)
-        if (phase !== 'configure') lines(bytes)
+        lines(bytes)
       },
     })
   const outcome = await (root === undefined ? run() : withoutNewFolders(root, run, ['/work', '/var/tmp', '/etc/resolv.conf']))
-  if (outcome.exitCode === 0) return outcome.stdout
+  if (outcome.exitCode === 0) return
   throw scriptFault(phase, script, outcome.exitCode, Buffer.concat(log).toString(), places)
 }
 
@@ -136,7 +159,7 @@ function scriptFault(phase: Phase, script: string, code: number, output: string,
 
 async function sandboxOf(phase: Phase, script: string, places: ScriptPlaces): Promise<Sandbox> {
   const { image, root, tools, build, artifacts, packages, output, dest, epoch } = places
-  const inImage = root !== undefined && !OUTSIDE.includes(phase)
+  const inImage = root !== undefined && !(phase in OUTSIDE)
   const inside = inImage && !isPlain(script)
   const world = inside ? root : (tools ?? root)
   if (world === undefined) throw new Error(`a ${phase} script needs a tools tree`)
@@ -162,11 +185,11 @@ async function sandboxOf(phase: Phase, script: string, places: ScriptPlaces): Pr
     overlays: sources.overlays,
     binds: [
       ...sources.binds,
-      ...(phase === 'configure' ? [] : [bind(own.config, '/work/config.json')]),
+      bind(own.config, '/work/config.json'),
       bind(own.commands, '/work/bin'),
       ...(build !== undefined ? [bind(build, '/work/build', phase === 'build' || image.settings.hermeticUsr)] : []),
       ...(phase === 'build' ? [bind(dest, '/work/dest', true)] : []),
-      ...(phase === 'sync' || phase === 'configure' ? [] : [bind(output, '/work/out', true)]),
+      ...(phase === 'sync' ? [] : [bind(output, '/work/out', true)]),
       ...(inImage ? [bind(artifacts, '/work/artifacts', true), bind(packages, '/work/packages', true)] : []),
       bind(script, scriptPath(phase)),
       ...(withNetwork ? [bind('/etc/resolv.conf', '/etc/resolv.conf')] : []),
@@ -196,7 +219,7 @@ async function sourceMounts(phase: Phase, places: ScriptPlaces): Promise<Require
   const { buildSources, buildSourcesEphemeral, hermeticUsr } = image.settings
   const given = buildSources.length > 0 || !hermeticUsr ? buildSources : [{ source: recipe.directory, target: '/' }]
   const sources = given.map(({ source, target }) => ({ source, target: join('/work/src', target).replace(/\/$/, '') }))
-  const isFixed = phase === 'sync' || phase === 'configure' || (hermeticUsr && buildSourcesEphemeral === 'no')
+  const isFixed = phase === 'sync' || (hermeticUsr && buildSourcesEphemeral === 'no')
   const binds: { source: string; target: string; writable?: boolean }[] = []
   if (!sources.some(({ target }) => target === '/work/src')) {
     const source = join(scratch, 'src')

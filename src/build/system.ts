@@ -189,7 +189,7 @@ async function runBuild(
   await install(root, input.buildPackages ?? [], 'Install build packages')
   await mkdir(places.dest, { mode: 0o755 })
   const upon = { ...places, root }
-  await runScripts('prepare', settings.prepareScripts, upon, report, { arguments: ['build'] })
+  await runScripts('prepare', settings.prepareScripts, upon, report, ['build'])
   await runScripts('build', settings.buildScripts, upon, report)
   await run(['rm', '--recursive', '--force', '--one-file-system', root], { env: { PATH: SYSTEM_PATH } })
 }

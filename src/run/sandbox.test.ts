@@ -128,3 +128,41 @@ const sleepers = () =>
       return false
     }
   })
+
+test('runInSandbox() lays changes of an overlay aside and leaves its source as it is', async (t) => {
+  const sandbox = world(t)
+  const at = (name: string) => `${sandbox.dir}/${name}`
+  for (const name of ['source', 'upper', 'work']) mkdirSync(at(name))
+  writeFileSync(at('source/kept'), 'kept\n')
+  const overlays = [{ source: at('source'), target: '/tmp/src', upper: at('upper'), work: at('work') }]
+  const { stdout } = await shell(
+    { ...sandbox, overlays },
+    'cat /tmp/src/kept; { echo new >/tmp/src/new; } 2>/dev/null; ls /tmp/src',
+  )
+  assert.match(stdout, /^kept\nkept\n(?:new\n)?$/)
+  assert.deepEqual(readdirSync(at('source')), ['kept'])
+})
+
+test('runInSandbox() shows an overlay read-only where its name cannot be told to the kernel', async (t) => {
+  const sandbox = world(t)
+  const at = (name: string) => `${sandbox.dir}/${name}`
+  for (const name of ['so,urce', 'upper', 'work']) mkdirSync(at(name))
+  const overlays = [{ source: at('so,urce'), target: '/tmp/src', upper: at('upper'), work: at('work') }]
+  const { stdout } = await shell({ ...sandbox, overlays }, 'touch /tmp/src/new 2>/dev/null || echo no')
+  assert.equal(stdout, 'no\n')
+})
+
+test('runInSandbox() readies another root for chroot, with file systems of its own and what is shared', async (t) => {
+  const sandbox = world(t)
+  const other = `${sandbox.dir}/other`
+  mkdirSync(`${other}/usr`, { recursive: true })
+  for (const name of ['bin', 'sbin', 'lib', 'lib64']) symlinkSync(`usr/${name}`, `${other}/${name}`)
+  symlinkSync('/scratch', `${other}/tmp`)
+  const script =
+    'echo from-outside >/work/x; ls /other; test -e /other/proc/self && echo proc; cat /other/work/x; echo y >/other/made'
+  const chroots = [{ root: other, target: '/other', shared: ['/work'] }]
+  const { stdout } = await shell({ ...sandbox, tmpfs: [...sandbox.tmpfs!, '/work'], chroots }, script)
+  assert.equal(stdout, 'bin\ndev\nlib\nlib64\nproc\nrun\nsbin\nscratch\ntmp\nusr\nwork\nproc\nfrom-outside\n')
+  assert.equal(readFileSync(`${other}/made`, 'utf8'), 'y\n')
+  assert.deepEqual(readdirSync(`${other}/run`), [])
+})
