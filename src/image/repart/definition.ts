@@ -81,7 +81,7 @@ export interface Definition {
 export interface CopyFiles {
   source: string
   target: string
-  /** Whether fs-verity of the source is kept. */
+  /** Whether fs-verity of the source is kept. No file of a tree has it. */
   fsverity: 'copy' | 'off'
 }
 
@@ -150,24 +150,9 @@ export function parseDefinitions(sources: readonly DefinitionSource[], options: 
 
 const MAX_PARTITIONS = 128
 
-/** A definition with nothing but a type, to be filled by code. */
-export const emptyDefinition = (name: string, type: PartitionType): Definition => {
-  const { type: _, splitName: __, addValidateFs: ___, ...draft } = emptyDraft(name)
-  return { ...draft, type, splitName: '%t', addValidateFs: false }
-}
-
-/** A definition whose settings are read and not yet checked against each other. */
-export interface Draft extends Omit<Definition, 'type' | 'splitName' | 'addValidateFs'> {
-  type?: PartitionType
-  splitName?: string
-  addValidateFs?: boolean
-}
-
-export const emptyDraft = (file: string): Draft => ({
-  name: basename(file).replace(/\.conf$/, ''),
-  file,
+/** What a definition says that says nothing. */
+const DEFAULTS = {
   dropIns: [],
-  places: new Map(),
   priority: 0,
   weight: 1000,
   paddingWeight: 0,
@@ -183,11 +168,29 @@ export const emptyDraft = (file: string): Draft => ({
   encrypt: 'off',
   verity: 'off',
   mountPoints: [],
+} as const
+
+/** A definition with nothing but a type, to be filled by code. */
+export const emptyDefinition = (name: string, type: PartitionType): Definition => ({
+  ...DEFAULTS,
+  name,
+  file: name,
+  places: new Map(),
+  type,
+  splitName: '%t',
+  addValidateFs: false,
 })
+
+/** A definition whose settings are read and not yet checked against each other. */
+export interface Draft extends Omit<Definition, 'type' | 'addValidateFs'> {
+  type?: PartitionType
+  addValidateFs?: boolean
+}
 
 function parseOne(source: DefinitionSource, options: DefinitionOptions, problems: string[]): Draft {
   const places = new Map<string, string>()
-  const draft: Draft = { ...emptyDraft(source.file), dropIns: (source.dropIns ?? []).map(({ file }) => file), places }
+  const dropIns = (source.dropIns ?? []).map(({ file }) => file)
+  const draft: Draft = { ...DEFAULTS, name: basename(source.file).replace(/\.conf$/, ''), file: source.file, dropIns, places }
   for (const { file, text } of [source, ...(source.dropIns ?? [])]) {
     const tell = (line: number, column: number, message: string) => problems.push(`${file}:${line}:${column}: ${message}`)
     const unknown = new Set<string>()

@@ -34,5 +34,12 @@ export interface FileSystemRequest {
   out: string
 }
 
-/** Makes a file system in the file `out`. The size it gives is the file's, a multiple of 4096. */
-export type MakeFileSystem = (request: FileSystemRequest) => Promise<{ sizeBytes: number }>
+export interface MadeFileSystem {
+  /** The file's, a multiple of 4096. */
+  sizeBytes: number
+  /** What the file system could not hold, in words. */
+  notes: readonly string[]
+}
+
+/** Makes a file system in the file `out`. */
+export type MakeFileSystem = (request: FileSystemRequest) => Promise<MadeFileSystem>

@@ -79,8 +79,10 @@ export async function fillPartitions(
     filled: new Map(chosen.map((definition) => [definition, { definition }])),
   }
   checkFill(chosen, definitions, options)
-  for (const definition of chosen)
+  for (const definition of chosen) {
+    if (definition.format === undefined && definition.copyBlocks === undefined) continue
     await report.step(`Fill ${definition.name}`, (report) => fillOne({ ...state, report }, definition))
+  }
   for (const definition of chosen) if (definition.verity === 'hash') await hashOne(state, definition)
   for (const definition of chosen) if (definition.verity === 'signature') await signOne(state, definition)
   return chosen.map((definition) => state.filled.get(definition)!)
@@ -224,7 +226,7 @@ async function makeOther(state: Filling, definition: Definition, format: string)
     })
   const minimize = isReadOnlyFormat(format) ? 'best' : definition.minimize === 'off' ? undefined : definition.minimize
   const out = pathOf(state, definition)
-  const { sizeBytes } = await options.makeFileSystem!({
+  const { sizeBytes, notes } = await options.makeFileSystem!({
     format,
     tree,
     sizeBytes: minimize === undefined ? partitionBytes(state, definition) : undefined,
@@ -239,6 +241,7 @@ async function makeOther(state: Filling, definition: Definition, format: string)
     epoch: options.epoch,
     out,
   })
+  for (const note of notes) report.tell({ type: 'note', level: 'warning', message: `${definition.name}: ${note}` })
   put(state, definition, { source: { path: out }, sizeBytes })
 }
 
