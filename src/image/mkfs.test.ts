@@ -233,6 +233,16 @@ making('makeFileSystem() leaves nothing behind when it fails', async (dir) => {
   assert.deepEqual(readdirSync(dir), ['short'])
 })
 
+for (const format of ['squashfs', 'xfs']) {
+  making(`makeFileSystem() says which access control lists ${format} does not hold`, async (dir, t) => {
+    if (format === 'xfs' && !owning(t)) return
+    const acl = new Map([['system.posix_acl_access', Buffer.from('0200000001000700ffffffff', 'hex')]])
+    const tree = treeOf([['var/log', { ...madeDirectory(EPOCH), xattrs: acl }]], madeDirectory(EPOCH))
+    const { notes } = await make(request(dir, format, { tree }))
+    assert.deepEqual(notes, ['left out the access control lists of /var/log'])
+  })
+}
+
 const DEVICE = treeOf([['sda', { ...madeFile('', EPOCH), type: 'block', major: 8, minor: 0 } as Inode]], madeDirectory(EPOCH))
 const LARGE = treeOf([['large', madeFile(new Uint8Array(20 << 20).fill(1), EPOCH)]], madeDirectory(EPOCH))
 // biome-ignore format: table

@@ -13,9 +13,9 @@ import { makeBtrfs } from './mkfs/btrfs.ts'
 import { makeExt } from './mkfs/ext.ts'
 import { makeF2fs } from './mkfs/f2fs.ts'
 import { makeSquashfs } from './mkfs/squashfs.ts'
-import { type Place, tooSmall } from './mkfs/tool.ts'
+import { type Place, tooSmall, withoutAcls } from './mkfs/tool.ts'
 import { makeXfs } from './mkfs/xfs.ts'
-import type { FileSystemRequest, MakeFileSystem } from './repart/file-system.ts'
+import type { FileSystemRequest, MadeFileSystem, MakeFileSystem } from './repart/file-system.ts'
 
 /** The formats there are programs for. */
 export const MKFS_FORMATS = ['ext2', 'ext3', 'ext4', 'squashfs', 'btrfs', 'xfs', 'f2fs'] as const
@@ -27,7 +27,7 @@ export const fileSystemMaker =
     makeFileSystem(request, tools)
 
 /** Makes a file system at `request.out`, which is complete or absent. Its size is a multiple of 4096. */
-export async function makeFileSystem(request: FileSystemRequest, tools: string): Promise<{ sizeBytes: number }> {
+export async function makeFileSystem(request: FileSystemRequest, tools: string): Promise<MadeFileSystem> {
   const make = Object.hasOwn(MAKERS, request.format) ? MAKERS[request.format] : undefined
   if (!make) throw new Fault('recipe', `Cannot make a ${request.format} file system: the formats are ${MKFS_FORMATS.join(', ')}`)
   if (request.sizeBytes !== undefined && (request.sizeBytes <= 0 || request.sizeBytes % 4096 !== 0))
@@ -35,17 +35,21 @@ export async function makeFileSystem(request: FileSystemRequest, tools: string):
   const work = await mkdtemp(`${dirname(request.out)}/.mkfs-`)
   try {
     const image = `${work}/${basename(request.out)}`
-    await make(request, { tools, work, image })
+    const { tree, notes } = WITHOUT_ACLS.has(request.format) ? withoutAcls(request.tree) : { tree: request.tree, notes: [] }
+    await make({ ...request, tree }, { tools, work, image })
     const { size } = await stat(image)
     const sizeBytes = request.sizeBytes ?? alignUp(size, 4096)
     if (size > sizeBytes) throw tooSmall(request, `it takes ${formatSize(size)}`)
     if (size < sizeBytes) await truncate(image, sizeBytes)
     await rename(image, request.out)
-    return { sizeBytes }
+    return { sizeBytes, notes }
   } finally {
     await rm(work, { recursive: true, force: true })
   }
 }
+
+/** squashfs has no access control lists, and the programs for xfs cannot set them. */
+const WITHOUT_ACLS: ReadonlySet<string> = new Set(['squashfs', 'xfs'])
 
 type Maker = (request: FileSystemRequest, place: Place) => Promise<void>
 

@@ -70,3 +70,22 @@ export function rootOf(tree: Tree): Inode {
   if (root?.type !== 'directory') throw new Error('a tree has a directory at its root')
   return root
 }
+
+/** The tree without access control lists, which a file system does not have, or its maker cannot give it; and a word on them. */
+export function withoutAcls(tree: Tree): { tree: Tree; notes: string[] } {
+  const bare = new Map<Inode, Inode>()
+  const lost: string[] = []
+  for (const [path, inode] of tree) {
+    const kept = [...(inode.xattrs ?? [])].filter(([name]) => !name.startsWith('system.'))
+    if (kept.length === (inode.xattrs?.size ?? 0) || bare.has(inode)) continue
+    lost.push(`/${path}`)
+    const { xattrs: _, ...rest } = inode
+    bare.set(inode, kept.length === 0 ? rest : { ...rest, xattrs: new Map(kept) })
+  }
+  if (lost.length === 0) return { tree, notes: [] }
+  const more = lost.length > 3 ? ` and ${lost.length - 3} more` : ''
+  return {
+    tree: new Map([...tree].map(([path, inode]) => [path, bare.get(inode) ?? inode])),
+    notes: [`left out the access control lists of ${lost.slice(0, 3).join(', ')}${more}`],
+  }
+}

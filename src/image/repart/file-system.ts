@@ -38,7 +38,7 @@ export interface MadeFileSystem {
   /** The file's, a multiple of 4096. */
   sizeBytes: number
   /** What the file system could not hold, in words. */
-  notes: readonly string[]
+  notes?: readonly string[]
 }
 
 /** Makes a file system in the file `out`. */

@@ -241,7 +241,7 @@ async function makeOther(state: Filling, definition: Definition, format: string)
     epoch: options.epoch,
     out,
   })
-  for (const note of notes) report.tell({ type: 'note', level: 'warning', message: `${definition.name}: ${note}` })
+  for (const note of notes ?? []) report.tell({ type: 'note', level: 'warning', message: `${definition.name}: ${note}` })
   put(state, definition, { source: { path: out }, sizeBytes })
 }
 
