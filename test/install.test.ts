@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -14,6 +14,7 @@ import { encodeTar } from '../src/formats/tar.ts'
 import { parseLock } from '../src/packages/lock.ts'
 import type { FetchedPackage } from '../src/packages/package.ts'
 import { CACHE, notBaked } from './baked.ts'
+import { debOf } from './deb.ts'
 import type { Answer, Question } from './install/driver.ts'
 
 const ENTER = `import { enterNamespace } from ${JSON.stringify(resolve('src/run/namespace.ts'))}
@@ -77,8 +78,13 @@ describe('installDebian()', { skip: notBaked }, () => {
     }
   }
 
-  function install(name: string, packages: readonly FetchedPackage[], commands: readonly string[] = []): Answer {
-    const question: Question = { root: join(folder, name), packages: [...packages], commands: [...commands] }
+  function install(
+    name: string,
+    packages: readonly FetchedPackage[],
+    commands: readonly string[] = [],
+    more: Partial<Question> = {},
+  ): Answer {
+    const question: Question = { root: join(folder, name), packages: [...packages], commands: [...commands], ...more }
     const file = join(folder, `${name}.json`)
     writeFileSync(file, JSON.stringify(question))
     return JSON.parse(inNamespace([process.execPath, resolve('test/install/driver.ts'), file]))
@@ -178,6 +184,34 @@ describe('installDebian()', { skip: notBaked }, () => {
     assert.match(install('whole', [thief], []).fault!.message, /\/usr\/share\/soup\/salt is also in soup/)
     const other = { ...base[0]!, version: `${base[0]!.version}+other` }
     assert.match(install('whole', [other], []).fault!.message, /is there already$/)
+  })
+
+  test('takes volatile packages from what build scripts made, with what they need and what needs them', () => {
+    const built = join(folder, 'built')
+    mkdirSync(built)
+    const fresh = { 'usr/share/fresh': '', 'usr/share/doc/soup/NEWS': 'more salt' }
+    const files: [name: string, version: string, fields: Record<string, string>][] = [
+      ['soup', '2.0-1', { Depends: 'stock (= 2.0-1)' }],
+      ['soup', '1.9-1', { Depends: 'nothing-there-is' }],
+      ['stock', '2.0-1', {}],
+      ['spice', '0.9-1', { 'Pre-Depends': 'soup' }],
+      ['unasked', '2.0-1', {}],
+    ]
+    for (const [name, version, fields] of files)
+      writeFileSync(join(built, `${name}_${version}_all.deb`), debOf(name, version, fields, name === 'soup' ? fresh : {}))
+    const question = { built: { folder: built, wanted: ['soup', 'spice', 'not-built'] } }
+    const commands = [
+      'dpkg --audit',
+      "dpkg -l soup stock spice chef | awk '/^ii/ { print $2, $3 }'",
+      'ls /usr/share/fresh /usr/share/doc/soup /var/lib/dpkg/built.ci',
+    ]
+    const { fault, said, built: taken } = install('whole', [], commands, question)
+    assert.equal(fault, undefined)
+    assert.deepEqual(taken!.toSorted(), ['soup 2.0-1', 'spice 0.9-1', 'stock 2.0-1'])
+    assert.equal(said![0], '')
+    assert.equal(said![1], 'chef 1.0-1\nsoup 2.0-1\nspice 0.9-1\nstock 2.0-1\n')
+    assert.match(said![2]!, /\/usr\/share\/fresh/)
+    assert.equal(said![2]!.match(/No such file/g)?.length, 2, said![2])
   })
 
   test('names package, script, exit status and last words when a script fails', () => {

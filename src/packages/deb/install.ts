@@ -200,7 +200,7 @@ function replaces(a: Owner, b: Owner): boolean {
 }
 
 /** The world scripts run in. `/tmp` and `/run` are forgotten afterwards, as they are no part of an image. */
-function sandboxOf({ root, epoch, env }: Installation): Sandbox {
+function sandboxOf({ root, epoch, env }: ScriptWorld): Sandbox {
   return {
     root,
     writable: true,
@@ -244,7 +244,7 @@ async function runPreinsts(state: State, packages: readonly Member[]): Promise<v
   }
   const dpkg = [...state.members.values()].find((member) => member.name === 'dpkg')?.version ?? '1.22'
   const argv = ['sh', '-c', PREINSTS, 'sh', dpkg, ...having.flatMap((member) => [member.name, member.architecture])]
-  const outcome = await withPolicy(root, () => runLogged(state, argv))
+  const outcome = await withPolicy(root, () => runLogged(state.installation, argv))
   rmSync(staged, { recursive: true, force: true })
   if (outcome.exitCode === 0) return
   const [, name, code] = /^bisque-preinst: (\S+) (\d+)$/m.exec(outcome.stdout) ?? []
@@ -274,13 +274,19 @@ done
 `
 
 /** Lets the image's dpkg put conffiles in place, run postinst scripts and process triggers. */
-async function configure(state: State, batch: Batch<Member>): Promise<void> {
-  const force = ['unsafe-io', 'confdef', 'confold', ...(batch.force ? ['depends', 'configure-any'] : [])]
-  const argv = ['dpkg', `--force-${force.join(',')}`, '--configure', '--pending']
-  const outcome = await withPolicy(state.installation.root, () => runLogged(state, argv))
+const configure = (state: State, batch: Batch<Member>): Promise<void> =>
+  runDpkg(state.installation, [...(batch.force ? ['--force-depends,configure-any'] : []), '--configure', '--pending'])
+
+/** What scripts and dpkg run with. */
+export type ScriptWorld = Pick<Installation, 'root' | 'epoch' | 'env'>
+
+/** Runs the image's dpkg. A Fault names the package it could not go on with, and what its script said last. */
+export async function runDpkg(world: ScriptWorld, words: readonly string[]): Promise<void> {
+  const argv = ['dpkg', '--force-unsafe-io,confdef,confold', ...words]
+  const outcome = await withPolicy(world.root, () => runLogged(world, argv))
   if (outcome.exitCode === 0) return
   const [before, name, why] =
-    /([\s\S]*?)^dpkg: error processing package (\S+) \([^)]*\):\n *(.*)$/m.exec(outcome.stdout)?.slice(1) ?? []
+    /([\s\S]*?)^dpkg: error processing (?:package|archive) (\S+) \([^)]*\):\n *(.*)$/m.exec(outcome.stdout)?.slice(1) ?? []
   throw new Fault(
     'tool',
     name
@@ -290,12 +296,9 @@ async function configure(state: State, batch: Batch<Member>): Promise<void> {
 }
 
 /** Runs a program with both its streams in one, as they came. */
-async function runLogged(state: State, argv: readonly string[]): Promise<Outcome> {
+async function runLogged(world: ScriptWorld, argv: readonly string[]): Promise<Outcome> {
   const log: Buffer[] = []
-  const outcome = await runInSandbox(sandboxOf(state.installation), argv, {
-    allowFailure: true,
-    onOutput: (bytes) => log.push(bytes),
-  })
+  const outcome = await runInSandbox(sandboxOf(world), argv, { allowFailure: true, onOutput: (bytes) => log.push(bytes) })
   return { ...outcome, stdout: Buffer.concat(log).toString(), stderr: '' }
 }
 
