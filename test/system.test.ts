@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { after, describe, test } from 'node:test'
@@ -180,6 +180,18 @@ describe('scripts of a folder in mkosi’s format', { skip }, () => {
     )
   })
 
+  test('that run outside of the image see no image: sync changes the sources, postoutput and clean what is made', () => {
+    const see = (what: string) => `#!/bin/bash\nset -e\n[ -z "\${BUILDROOT+set}" ]\n${what}\n`
+    const recipe = folderWith({
+      'mkosi.sync': see('[ -z "$OUTPUTDIR" ] && echo "$1 $CACHED" > pulled'),
+      'mkosi.postoutput': see('echo sums > "$OUTPUTDIR/SUMS"; ! touch /usr/x 2>/dev/null'),
+      'mkosi.clean': see('rm "$OUTPUTDIR/SUMS"; touch "$OUTPUTDIR/cleaned-$IMAGE_ID"'),
+    })
+    const { work } = made(recipe, { outside: ['sync', 'postoutput', 'clean'] })
+    assert.equal(readFileSync(join(recipe, 'pulled'), 'utf8'), 'final 0\n')
+    assert.deepEqual(readdirSync(join(work, 'output')), ['cleaned-Soup'])
+  })
+
   test('print to the report as they run', () => {
     const { notes } = made(folderWith({ 'mkosi.postinst': '#!/bin/bash\nprintf "stirring\\n\\033[31mred\\033[0m\\n"\n' }))
     assert.deepEqual(
@@ -300,7 +312,9 @@ describe('an image of Debian’s packages', { skip: noPackages }, () => {
   const recipe = folderWith({
     'mkosi.postinst.chroot': `${chroot}useradd --system --no-create-home ladle\n`,
     'mkosi.prepare':
-      '#!/bin/bash\nset -e\nmkosi-chroot bash -c \'mkdir -p /seen; echo "$PWD $BUILDROOT $(id -u)" > /seen/chroot\'\nmkosi-install bash\ndpkg-query -W -f \'${Status}\\n\' bash > "$BUILDROOT/seen/dpkg"\n',
+      '#!/bin/bash\nset -e\nmkosi-chroot bash -c \'mkdir -p /seen; echo "$PWD $BUILDROOT $(id -u)" > /seen/chroot\'\nmkosi-install bash\ndpkg-query --status bash | grep ^Status > "$BUILDROOT/seen/dpkg"\n',
+    'mkosi.build.chroot':
+      '#!/bin/bash\nset -e\nmkdir -p "$DESTDIR/seen"\ntype -p mkfs.fat > "$DESTDIR/seen/built"\ndpkg --audit\n',
     'mkosi.extra/usr/lib/sysusers.d/soup.conf': 'u soup - "Soup" /var/lib/soup\n',
     'mkosi.extra/usr/lib/tmpfiles.d/soup.conf': 'd /var/lib/soup 0750 soup soup\nd /run/soup\n',
     'mkosi.extra/usr/lib/systemd/system/soup.service': '[Service]\nExecStart=true\n[Install]\nWantedBy=multi-user.target\n',
@@ -316,10 +330,12 @@ describe('an image of Debian’s packages', { skip: noPackages }, () => {
     'Hostname=soup',
     'CleanPackageMetadata=no',
   ]
+  const isBuild = ({ name }: FetchedPackage) => name === 'dosfstools'
+  const packages = { packages: PACKAGES.filter((p) => !isBuild(p)), buildPackages: PACKAGES.filter(isBuild) }
   let first: Answer
 
   test('is finished as mkosi finishes it', () => {
-    first = made(recipe, { set, packages: PACKAGES })
+    first = made(recipe, { set, ...packages })
     const { paths, texts } = first
     assert.equal(paths['etc/machine-id'], 'file 444 0:0')
     assert.equal(texts['etc/machine-id'], 'uninitialized\n')
@@ -347,7 +363,13 @@ describe('an image of Debian’s packages', { skip: noPackages }, () => {
     assert.match(texts['seen/postinstfinal']!, /^BUILDROOT=\/$/m)
     assert.match(texts['etc/passwd']!, /^ladle:/m)
     assert.equal(texts['seen/chroot'], '/work/src / 0\n')
-    assert.equal(texts['seen/dpkg'], 'install ok installed\n')
+    assert.equal(texts['seen/dpkg'], 'Status: install ok installed\n')
+  })
+
+  test('shows build packages to build scripts alone', () => {
+    assert.match(first.texts['seen/built']!, /\/mkfs\.fat$/m)
+    assert.equal(first.paths['usr/sbin/mkfs.fat'], undefined)
+    assert.doesNotMatch(first.paths['var/lib/dpkg/info/dosfstools.list'] ?? '', /./)
   })
 
   test('lets dpkg remove packages, and keeps its database where dpkg is in the image', () => {
@@ -359,7 +381,7 @@ describe('an image of Debian’s packages', { skip: noPackages }, () => {
   })
 
   test('is the same, byte for byte, when it is made again', () => {
-    const { digest } = made(recipe, { set, packages: PACKAGES })
+    const { digest } = made(recipe, { set, ...packages })
     assert.equal(digest, first.digest)
   })
 

@@ -1,8 +1,11 @@
 /** Makes the systems a test asks for, in the namespace: `node driver.ts QUESTION ANSWER`, both JSON files. */
 import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Fault } from '../../src/base/fault.ts'
 import { type Event, Report } from '../../src/base/report.ts'
+import { runOutside } from '../../src/build/scripts.ts'
 import { makeSystem } from '../../src/build/system.ts'
 import type { FetchedPackage } from '../../src/packages/package.ts'
 import { loadRecipe } from '../../src/recipe/recipe.ts'
@@ -10,6 +13,8 @@ import { readContent } from '../../src/tree/content.ts'
 
 export interface Question {
   recipe: string
+  /** Scripts to run outside of an image, before it is made. */
+  outside?: readonly ('sync' | 'postoutput' | 'clean')[]
   /** The main one unless given. */
   image?: string
   set: readonly string[]
@@ -40,10 +45,16 @@ const report = new Report((event: Event) => {
 })
 writeFileSync(answer!, JSON.stringify(await made(asked)))
 
-async function made({ recipe: path, image: name, set, ...rest }: Question): Promise<Answer> {
+async function made({ recipe: path, image: name, set, outside = [], ...rest }: Question): Promise<Answer> {
   try {
     const recipe = await loadRecipe(path, { set })
     const image = recipe.subimages.find((image) => image.name === name) ?? recipe
+    const { tools, work, epoch } = rest
+    const output = join(work, 'output')
+    for (const phase of outside) {
+      await mkdir(output, { recursive: true })
+      await runOutside(phase, { recipe, image, tools, work: join(work, phase), output, epoch, secrets: [] }, report)
+    }
     const { tree, boot } = await makeSystem({ recipe, image, secrets: [], ...rest }, report)
     const paths: Record<string, string> = {}
     const texts: Record<string, string> = {}
