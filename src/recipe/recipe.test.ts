@@ -248,6 +248,86 @@ test('what is not a recipe is refused with what to do', async (t) => {
   )
 })
 
+test('images are sub-images: what holds for all they get, what is inherited they may change, the rest is their own', async (t) => {
+  const { subimages, settings } = await load(
+    t,
+    `  release: 'trixie', imageId: 'Main', imageVersion: '2', packages: ['a'], withNetwork: true, initrds: [],
+  environment: { A: '1', B: '2' }, passEnvironment: ['B'],
+  images: {
+    base: { format: 'directory', packages: ['b'], hostname: '%i-%I', imageVersion: null, environment: { C: '3' } },
+    top: { format: 'sysext', dependencies: ['base'], imageVersion: '3' },
+  },`,
+  )
+  assert.equal(settings.output, 'Main_2_x86-64')
+  assert.deepEqual(
+    subimages.map(({ name }) => name),
+    ['base', 'top'],
+  )
+  const [base, top] = subimages.map((image) => image.settings)
+  assert.deepEqual([base!.release, base!.withNetwork, base!.packages], ['trixie', true, ['b']])
+  assert.deepEqual([base!.imageId, base!.imageVersion, top!.imageVersion], ['Main', undefined, '3'])
+  assert.deepEqual([base!.output, top!.output], ['base_x86-64', 'top_3_x86-64'])
+  assert.equal(base!.hostname, 'Main-base')
+  assert.deepEqual(base!.environment, { B: '2', C: '3' })
+  assert.equal(subimages[0]!.origins.get('release'), 'recipe.ts:3:3')
+  assert.equal(subimages[0]!.origins.get('packages'), 'image base (recipe.ts:6:34)')
+})
+
+test('images and initrd tell their problems with their places', async (t) => {
+  const problems = await problemsOf(
+    load(
+      t,
+      `  release: 'trixie',
+  images: {
+    a: { release: 'sid', bootable: 'perhaps', pakages: [] },
+    main: {},
+    b: 3,
+  },
+  initrd: { cpus: 2, hostname: 7 },`,
+    ),
+  )
+  assert.deepEqual(problems.slice(1), [
+    'recipe.ts:5:10: image a: release: only the main image can set it, and this is the image a',
+    'recipe.ts:5:26: image a: bootable: expected true, false or "auto", got "perhaps"',
+    'recipe.ts:5:47: image a: unknown setting "pakages"; did you mean "packages"?',
+    'recipe.ts:6:5: image main: expected a name of letters, digits, ".", "_" and "-" that is not taken',
+    'recipe.ts:7:5: image b: expected an object of settings, got 3',
+    'recipe.ts:9:13: initrd: cpus: only the main image can set it, and this is the image default-initrd',
+    'recipe.ts:9:22: initrd: hostname: expected a host name, got 7',
+  ])
+})
+
+test('images that depend on each other in a circle are refused by name', async (t) => {
+  const fault = await faultOf(load(t, "release: 'sid', images: { a: { dependencies: ['b'] }, b: { dependencies: ['a'] } }"))
+  assert.match(fault.message, /in a circle: a → b → a/)
+})
+
+test('the default initrd has what it always has, and what the recipe says of it', async (t) => {
+  const { subimages } = await load(
+    t,
+    "  release: 'trixie', hostname: 'h', initrdPackages: ['vim'], initrdProfiles: ['lvm'],\n  initrd: { packages: ['emacs'], environment: { A: '%r' } },",
+  )
+  assert.deepEqual(
+    subimages.map(({ name }) => name),
+    ['default-initrd'],
+  )
+  const { settings, origins } = subimages[0]!
+  for (const name of ['vim', 'emacs', 'lvm2', 'systemd', 'kmod']) assert.ok(settings.packages.includes(name), name)
+  assert.deepEqual([settings.format, settings.makeInitrd, settings.hostname, settings.hermeticUsr], ['cpio', true, 'h', false])
+  assert.deepEqual(settings.environment, { A: 'trixie' })
+  assert.match(origins.get('packages')!, /^recipe\.ts:3:37, initrd \(recipe\.ts:4:13\), built-in mkosi-initrd\/mkosi\.conf:\d+/)
+  assert.deepEqual((await load(t, "release: 'sid', initrds: ['my.img']")).subimages, [])
+})
+
+test('null takes away a default, and is refused where there must be a value', async (t) => {
+  assert.equal((await load(t, "release: 'sid', imageId: null, initrds: []")).settings.imageId, undefined)
+  assert.match((await faultOf(load(t, 'release: null'))).message, /release: expected a release name such as "trixie", got null/)
+  assert.match(
+    (await faultOf(load(t, "release: 'sid', packages: null"))).message,
+    /packages: expected a list of strings, got null/,
+  )
+})
+
 test('requestDigest() follows what decides the packages and nothing else', async (t) => {
   const digest = async (body: string) => requestDigest(await load(t, `  release: 'trixie', ${body}`))
   const base = await digest("packages: ['a', 'b']")

@@ -33,7 +33,8 @@ export function readSubimages(main: Reading, finished: Finished): Reading[] {
     reading.cli = cli
     for (const key of KEYS) if (scopeIs(key, 'inherit')) reading.config.set(key, finished.get(key)!)
     passEnvironment(reading, finished)
-    if (parseConfiguration(reading, path, main.folder.directory, { profiles: isFolder, local: true })) readings.push(copyOf(reading))
+    if (parseConfiguration(reading, path, main.folder.directory, { profiles: isFolder, local: true }))
+      readings.push(copyOf(reading))
   }
   return readings
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -296,6 +296,25 @@ test('a missing profile is refused with the nearest; one that conditions ask abo
     '--profile: unknown profile "../x" (the recipe has desktop, netesp)',
   ])
   assert.deepEqual((await settings(t, files, { profiles: ['netesp'] })).packages, ['x'])
+})
+
+test('a folder whose own [Match] does not hold says nothing, and that is noted; profiles are known all the same', async (t) => {
+  const { notes, settings } = await load(
+    t,
+    { 'mkosi.conf': '[Match]\nFormat=tar\n[Content]\nPackages=a\n', 'mkosi.profiles/one/': '', 'mkosi.tools.conf': '' },
+    { profiles: ['one'], set: ['Release=sid'] },
+  )
+  assert.deepEqual(settings.packages, [])
+  assert.match(notes.join('\n'), /^mkosi\.conf: its \[Match\] does not hold.*\nmkosi\.tools\.conf is without effect/)
+})
+
+test('secrets that everyone can read are noted', async (t) => {
+  const directory = folder(t, { 'mkosi.conf': BASE, 'mkosi.key': '', 'mkosi.crt': '', 'mkosi.rootpw': 'x' })
+  chmodSync(join(directory, 'mkosi.key'), 0o644)
+  chmodSync(join(directory, 'mkosi.crt'), 0o644)
+  chmodSync(join(directory, 'mkosi.rootpw'), 0o600)
+  const { notes } = await loadRecipe(directory)
+  assert.deepEqual(notes, [`mkosi.key: everyone can read it (mode 0644); chmod 600 ${join(directory, 'mkosi.key')}`])
 })
 
 test('Include= reads at once, each thing once, with the profiles of folders', async (t) => {

@@ -9,7 +9,7 @@ import { assign, faultOf, readValue } from './assign.ts'
 import { configured } from './configure.ts'
 import { execute } from './execute.ts'
 import { finish, imageOf, inOrder, needsOf, readDefaultInitrd, readSubimages, wantsInitrd } from './images.ts'
-import { parseConfiguration } from './parse.ts'
+import { parseConfiguration, profilesIn } from './parse.ts'
 import { copyOf, type Folder, newReading, type Reading } from './state.ts'
 
 /**
@@ -85,7 +85,12 @@ interface Images {
 function readImages(folder: Folder, { options, set, problems }: LoadMkosi): Images {
   const main = newReading(folder, 'main')
   fromCommandLine(main, options.profiles ?? [], set)
-  parseConfiguration(main, folder.configDirectory, folder.configDirectory, { profiles: true, local: true })
+  for (const name of profilesIn(folder.configDirectory)) folder.knownProfiles.add(name)
+  const applies = parseConfiguration(main, folder.configDirectory, folder.configDirectory, { profiles: true, local: true })
+  if (!applies) folder.notes.add('mkosi.conf: its [Match] does not hold, so nothing that the folder says applies')
+  if (existsSync(join(folder.configDirectory, 'mkosi.tools.conf'))) {
+    folder.notes.add('mkosi.tools.conf is without effect: the tools that Bisque needs are its own; see ToolsTreePackages=')
+  }
   const finished = finish(main)
   const before = copyOf(main)
   const readings = readSubimages(main, finished)

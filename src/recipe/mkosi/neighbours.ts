@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { Fault } from '../../base/fault.ts'
-import { KEYS, ROWS } from '../schema.ts'
+import { KEYS, type Key, ROWS } from '../schema.ts'
 import type { Problem } from '../values.ts'
 import { assign, faultOf, readValue } from './assign.ts'
 import { isExecutable } from './execute.ts'
@@ -19,6 +19,7 @@ export function applyNeighbours(reading: Reading, at: FileAt): void {
       try {
         const text = row.fileText ? textOf(reading, path) : name
         if (text === undefined) continue
+        noteOpenSecret(reading, key, path)
         assign(reading.config, key, text, readValue(reading, key, text, at.directory), shownFile(reading, path))
       } catch (error) {
         const fault = faultOf(error)
@@ -27,6 +28,14 @@ export function applyNeighbours(reading: Reading, at: FileAt): void {
       }
     }
   }
+}
+
+/** Private keys and passwords that every user of the machine can read. */
+function noteOpenSecret(reading: Reading, key: Key, path: string): void {
+  const secret = ROWS[key]!.secret || key === 'passphrase' || /Key$/.test(key)
+  const mode = statSync(path).mode & 0o777
+  if (!secret || (mode & 0o007) === 0 || !statSync(path).isFile()) return
+  reading.folder.notes.add(`${shownFile(reading, path)}: everyone can read it (mode 0${mode.toString(8)}); chmod 600 ${path}`)
 }
 
 /** One problem, or those that a file has at several places: `/path:3:1: …; /path:4:1: …`. */

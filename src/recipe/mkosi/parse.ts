@@ -91,17 +91,23 @@ function applyDropIns(reading: Reading, at: FileAt): void {
 
 function applyProfiles(reading: Reading, at: FileAt): void {
   const folder = join(at.directory, 'mkosi.profiles')
-  const names = isDirectory(folder) && reading.image !== 'default-initrd' ? readdirSync(folder) : []
-  for (const name of names) {
-    if (isDirectory(join(folder, name))) reading.folder.knownProfiles.add(name)
-    else if (name.endsWith('.conf')) reading.folder.knownProfiles.add(name.slice(0, -5))
-  }
+  if (reading.image !== 'default-initrd') for (const name of profilesIn(at.directory)) reading.folder.knownProfiles.add(name)
   for (const profile of (current(reading, 'profiles').value as readonly string[] | undefined) ?? []) {
     if (!isFileName(profile)) continue // told where the profile was selected
     for (const path of [join(folder, profile), join(folder, `${profile}.conf`)]) {
       if (existsSync(path)) parseConfiguration(reading, path, at.directory)
     }
   }
+}
+
+/** Names of the profiles that a folder has. */
+export function profilesIn(directory: string): string[] {
+  const folder = join(directory, 'mkosi.profiles')
+  if (!isDirectory(folder)) return []
+  return readdirSync(folder).flatMap((name) => {
+    if (isDirectory(join(folder, name))) return [name]
+    return name.endsWith('.conf') ? [name.slice(0, -5)] : []
+  })
 }
 
 const isFileName = (name: string): boolean => !name.includes('/') && name !== '.' && name !== '..' && name !== ''
