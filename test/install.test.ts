@@ -199,7 +199,7 @@ describe('installDebian()', { skip: notBaked }, () => {
     ]
     for (const [name, version, fields] of files)
       writeFileSync(join(built, `${name}_${version}_all.deb`), debOf(name, version, fields, name === 'soup' ? fresh : {}))
-    const question = { built: { folder: built, wanted: ['soup', 'spice', 'not-built'] } }
+    const question = { built: { folder: built, wanted: ['soup', 'spice'] } }
     const commands = [
       'dpkg --audit',
       "dpkg -l soup stock spice chef | awk '/^ii/ { print $2, $3 }'",
@@ -212,6 +212,8 @@ describe('installDebian()', { skip: notBaked }, () => {
     assert.equal(said![1], 'chef 1.0-1\nsoup 2.0-1\nspice 0.9-1\nstock 2.0-1\n')
     assert.match(said![2]!, /\/usr\/share\/fresh/)
     assert.equal(said![2]!.match(/No such file/g)?.length, 2, said![2])
+    const lacking = install('whole', [], [], { built: { folder: built, wanted: ['chef', 'awk', 'not-built', 'also-*'] } })
+    assert.match(lacking.fault!.message, /^Cannot install not-built: no repository has it, and build scripts left none/)
   })
 
   test('names package, script, exit status and last words when a script fails', () => {

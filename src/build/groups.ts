@@ -17,6 +17,8 @@ export interface GroupRequest {
   upon?: string
   /** Folders of the host with a dpkg database, whose packages are there already. */
   bases?: readonly string[]
+  /** Whether what is asked for later may come from build scripts: it need not be in any repository. */
+  mayBeBuilt?: boolean
   /** Whether the recipe can do without: where it cannot be resolved, that is said and nothing more. */
   optional?: boolean
 }
@@ -69,6 +71,7 @@ function imageRequest(image: ImageRecipe, recipe: Recipe): GroupRequest {
   return {
     packages: settings.packages,
     ...(settings.volatilePackages.length > 0 ? { later: settings.volatilePackages } : {}),
+    ...(settings.volatilePackages.length > 0 && hasBuildScripts(recipe) ? { mayBeBuilt: true } : {}),
     // Where /usr need not be complete in itself, dpkg removes them once all is done; what needs them is there before.
     exclude: settings.hermeticUsr ? settings.removePackages : [],
     recommends: settings.withRecommends,
@@ -87,6 +90,8 @@ function baseOf(image: ImageRecipe, recipe: Recipe): ImageRecipe | undefined {
   }
   return undefined
 }
+
+const hasBuildScripts = (recipe: Recipe) => [...recipe.subimages, recipe].some(({ settings }) => settings.buildScripts.length > 0)
 
 const placeOf = ({ settings }: ImageRecipe) => join(settings.outputDirectory, settings.output)
 

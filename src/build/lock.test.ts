@@ -157,6 +157,14 @@ test('lockRecipe() gives extensions no base, and packages only upon a base tree'
   assert.match(fault.message, /Cannot install app in image plain: an extension has no packages without a base tree/)
 })
 
+test('lockRecipe() leaves volatile packages that no repository has to build scripts, where there are any', async (t) => {
+  const { folder, load, env, notes } = await kitchen(t, { 'mkosi.conf': `${CONF}VolatilePackages=app,own\n` })
+  assert.match((await refusal(lockRecipe(await load(), {}, env))).message, /there is no package own/)
+  write(folder, { 'mkosi.build': '#!/bin/sh\n' })
+  assert.equal(pins((await lockRecipe(await load(), {}, env)).lock, 'image'), 'app 1.0, base-files 1.0, libapp 1.0, mawk 1.0')
+  assert.deepEqual(notes, ['[image] leaves own to build scripts: no repository has it'])
+})
+
 test('lockRecipe() says in which image a conflict is', async (t) => {
   const { load, env } = await kitchen(t, {
     'mkosi.conf': `${CONF}Packages=app\n`,

@@ -213,7 +213,7 @@ function resolveGroup(
   try {
     const found = resolveDebian(suites, {
       packages: group.packages,
-      ...(group.later ? { later: group.later } : {}),
+      ...(group.later ? { later: group.mayBeBuilt ? offered(group.later, suites, name, report) : group.later } : {}),
       exclude: group.exclude,
       recommends: group.recommends,
       withEssential: group.withBase,
@@ -242,6 +242,21 @@ function resolveGroup(
     }
     throw new Fault('resolve', `In [${name}]: ${error.message}`, error.hint === undefined ? {} : { hint: error.hint })
   }
+}
+
+/** Without names that no repository has: build scripts are to make these packages. */
+function offered(names: readonly string[], suites: readonly Suite[], group: string, report: Report): string[] {
+  const isThere = (name: string) =>
+    !/^[A-Za-z0-9][A-Za-z0-9+._-]*$/.test(name) ||
+    suites.some(({ index }) => index.versions(name).length + index.providers(name).length > 0)
+  const absent = names.filter((name) => !isThere(name))
+  if (absent.length > 0)
+    report.tell({
+      type: 'note',
+      level: 'info',
+      message: `[${group}] leaves ${absent.join(', ')} to build scripts: no repository has it`,
+    })
+  return names.filter(isThere)
 }
 
 /** The packages of base trees, as a suite whose packages cost nothing and are never fetched. */

@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import type { Report } from '../base/report.ts'
+import { installBuilt } from '../packages/deb/built.ts'
 import { type Installation, installDebian, withoutDocs } from '../packages/deb/install.ts'
 import type { FetchedPackage } from '../packages/package.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
@@ -86,6 +87,7 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
     checkPopulated(image, root)
     await indexRoot(image, places, report)
   }
+  await takeBuilt(places, image, report)
   if (existsSync(places.dest)) await addTree(root, { source: places.dest, target: '/', keep: true }, epoch)
   await addTrees(settings.extraTrees, places, input, report)
   await runScripts('postinst', settings.postInstallationScripts, places, report)
@@ -138,6 +140,17 @@ function buildKey({ name, settings }: ImageRecipe): string {
   if (buildKey === '-') return ''
   const values: Record<string, string> = { '&': '&', d: distribution, r: release, a: architecture, I: name }
   return buildKey.replace(/&(.)/g, (all, letter: string) => values[letter] ?? all)
+}
+
+/** Volatile packages that build scripts made, of this image or of one before, take the place of those that the lock has. */
+async function takeBuilt(places: ScriptPlaces & { root: string }, image: ImageRecipe, report: Report): Promise<void> {
+  const { volatilePackages, withDocs } = image.settings
+  if (volatilePackages.length === 0) return
+  const { root, packages: folder, epoch } = places
+  const { env } = installationOf(image, root, [], epoch)
+  const world = { root, epoch, ...(env ? { env } : {}) }
+  const taken = await installBuilt({ ...world, folder, wanted: volatilePackages, withDocs }, report)
+  if (taken.length > 0) report.tell({ type: 'note', level: 'info', message: `built, so not of the lock: ${taken.join(', ')}` })
 }
 
 /** Where a path below the output folder lies while the build is under way. */

@@ -6,6 +6,7 @@
  */
 import { copyFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { Fault } from '../../base/fault.ts'
 import type { Report } from '../../base/report.ts'
 import { decodeDeb } from '../../formats/deb.ts'
 import { field, type Stanza } from '../../formats/deb822.ts'
@@ -27,7 +28,9 @@ export interface BuiltInstallation extends Omit<Installation, 'packages' | 'excl
 export async function installBuilt(installation: BuiltInstallation, report: Report): Promise<string[]> {
   const { root, folder } = installation
   const built = await readFolder(folder)
-  const chosen = choose(built, installedStanzas(root), installation.wanted)
+  const installed = installedStanzas(root)
+  const chosen = choose(built, installed, installation.wanted)
+  refuseLacking(installation, [...installed, ...chosen.map(({ fields }) => fields)])
   if (chosen.length === 0) return []
   const titles = chosen.map(({ fields }) => `${field(fields, 'Package')} ${field(fields, 'Version')}`)
   const staged = `${adminDirectory(root)}/built.ci`
@@ -45,6 +48,19 @@ export async function installBuilt(installation: BuiltInstallation, report: Repo
     rmSync(staged, { recursive: true, force: true })
   }
   return titles
+}
+
+/** What the lock left to build scripts, because no repository has it, must be there now. */
+function refuseLacking({ wanted, folder }: BuiltInstallation, there: readonly Stanza[]): void {
+  const byName = new Map(there.map((fields) => [field(fields, 'Package')!, fields]))
+  const provided = providers(byName)
+  const plain = wanted.filter((name) => /^[A-Za-z0-9][A-Za-z0-9+._-]*$/.test(name))
+  const lacking = plain.filter((name) => !byName.has(name) && !provided.has(name))
+  if (lacking.length > 0)
+    throw new Fault(
+      'recipe',
+      `Cannot install ${lacking.join(', ')}: no repository has it, and build scripts left none in $PACKAGEDIR (${folder})`,
+    )
 }
 
 interface Built {
