@@ -18,7 +18,7 @@ export const valued = <T>(name: `--${string}`, value: ValueParser<'sync', T>, de
 
 export const recipeArgument = withDefault(
   argument(path({ metavar: 'RECIPE' }), {
-    description: message`Folder with recipe.ts, or such a file; the current folder by default.`,
+    description: message`Folder with recipe.ts or mkosi.conf, or such a file; the current folder by default.`,
   }),
   '.',
 )
