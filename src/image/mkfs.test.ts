@@ -86,7 +86,7 @@ const owning = (t: TestContext): boolean => {
 function making(name: string, body: (dir: string, t: TestContext) => Promise<void>): void {
   const skip = MKFS === undefined && !process.env['REQUIRE_ORACLES'] ? 'no mkfs tools; npm test prepares them' : false
   test(name, { skip }, async (t) => {
-    const dir = mkdtempSync(`${tmpdir()}/bisque-mkfs-`)
+    const dir = mkdtempSync(`${tmpdir()}/bisque mkfs, "-`) // a name to stumble over
     t.after(() => rmSync(dir, { recursive: true, force: true }))
     await body(dir, t)
   })

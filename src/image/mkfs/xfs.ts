@@ -23,21 +23,20 @@ const MOST_ATTEMPTS = 4
 export async function makeXfs(request: FileSystemRequest, place: Place): Promise<void> {
   checkPlain(request)
   if (request.minimize === 'best') throw refuse(request, 'its least size is not known: take Minimize=guess')
-  const proto = `${place.work}/proto`
   await mkdir(`${place.work}/files`)
-  await writeFile(proto, await protoOf(request, `${place.work}/files`))
+  await writeFile(`${place.work}/proto`, await protoOf(request, place.work))
   const { sizeBytes } = request
   if (sizeBytes !== undefined) {
-    const outcome = await populate(request, place, proto, sizeBytes)
+    const outcome = await populate(request, place, sizeBytes)
     if (outcome !== undefined) throw tooSmall(request, outcome)
-  } else await populateGuessed(request, place, proto)
+  } else await populateGuessed(request, place)
   await addMissing(request, place)
 }
 
-async function populateGuessed(request: FileSystemRequest, place: Place, proto: string): Promise<void> {
+async function populateGuessed(request: FileSystemRequest, place: Place): Promise<void> {
   let guess = Math.max(LEAST_BYTES, alignUp(2 * bytesOf(request.tree) + LOG_BYTES, 1 << 20))
   for (let attempt = 0; ; attempt++) {
-    const outcome = await populate(request, place, proto, guess)
+    const outcome = await populate(request, place, guess)
     if (outcome === undefined) return
     if (attempt === MOST_ATTEMPTS) throw refuse(request, outcome)
     guess = alignUp(guess * 1.25, 1 << 20)
@@ -50,15 +49,15 @@ function bytesOf(tree: Tree): number {
   return bytes
 }
 
-/** The prototype: one line for each inode, a `$` behind the last of a directory. Contents go into the folder `files`. */
-async function protoOf(request: FileSystemRequest, files: string): Promise<string> {
+/** The prototype: one line for each inode, a `$` behind the last of a directory. Contents go into the folder `files` of `work`. */
+async function protoOf(request: FileSystemRequest, work: string): Promise<string> {
   const { tree } = request
   const lines = ['/', '0 0', `${modeOf(rootOf(tree))}`]
   const open: string[] = ['']
   for (const [path, inode] of tree) {
     if (path === '' || inode.type === 'socket' || isLink(tree, path, inode)) continue
     for (; open.at(-1) !== parentOf(path); open.pop()) lines.push('$')
-    lines.push(`${protoName(request, path)} ${modeOf(inode)}${await rest(request, files, path, inode, lines.length)}`)
+    lines.push(`${protoName(request, path)} ${modeOf(inode)}${await rest(request, work, path, inode, lines.length)}`)
     if (inode.type === 'directory') open.push(path)
   }
   return `${[...lines, ...open.map(() => '$')].join('\n')}\n`
@@ -79,30 +78,30 @@ function protoName(request: FileSystemRequest, path: string): string {
   return name.replaceAll(' ', '/')
 }
 
-async function rest(request: FileSystemRequest, files: string, path: string, inode: Inode, number: number): Promise<string> {
+async function rest(request: FileSystemRequest, work: string, path: string, inode: Inode, number: number): Promise<string> {
   if (inode.type === 'character' || inode.type === 'block') return ` ${inode.major} ${inode.minor}`
   if (inode.type === 'symlink') {
     if (/\s|^:/.test(inode.target)) throw refuse(request, `a prototype cannot have a link to ${JSON.stringify(inode.target)}`)
     return ` ${inode.target}`
   }
   if (inode.type !== 'file') return ''
-  const staged = `${files}/${number}`
+  const staged = `${work}/files/${number}`
   // mkfs.xfs copies the attributes a file has on disk: they must be those of the tree.
   const { content, xattrs } = inode
   await stageContent(staged, path, inode, !xattrs?.size && 'path' in content && readXattrs(content.path).size === 0)
   for (const [name, value] of inode.xattrs ?? []) setXattr(staged, name, value)
-  return ` ${staged}`
+  return ` files/${number}` // relative, as the folder's own name may have spaces
 }
 
-async function populate(request: FileSystemRequest, place: Place, proto: string, sizeBytes: number): Promise<string | undefined> {
+async function populate(request: FileSystemRequest, place: Place, sizeBytes: number): Promise<string | undefined> {
   const { uuid, label, sectorSize } = request
   await makeSparse(place.image, sizeBytes)
   const argv = [
     ...[...steady(request, place), 'mkfs.xfs', '-q', '-f', '-m', `uuid=${uuid},crc=1,bigtime=1`, '-s', `size=${sectorSize}`],
-    ...['-L', cutLabel(label, LABEL_BYTES), '-p', `${proto},slashes_are_spaces=1`, place.image],
+    ...['-L', cutLabel(label, LABEL_BYTES), '-p', 'proto,slashes_are_spaces=1', place.image],
   ]
   const { exitCode, stderr } = await runTool(place, argv, { allowFailure: true })
-  const said = stderr.trim().split('\n').at(-1) ?? ''
+  const said = stderr.trim().split('\n')[0]!
   if (exitCode === 0) return undefined
   if (/No space left|too small|must be (?:at least|larger)|size of at least/i.test(stderr)) return said
   throw new Fault('tool', `Cannot make xfs file system ${label}: ${said || `exit code ${exitCode}`}`)

@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { oracle } from '../../../test/oracle.ts'
 import { sha256 } from '../../base/digest.ts'
 import { formatChecksums } from './checksums.ts'
-import { besideNames, imageName, type OutputNaming, plainName } from './names.ts'
+import { besideNames, imageName, type OutputNaming, plainName, tarName } from './names.ts'
 
 // biome-ignore format: table
 const NAMES: [naming: OutputNaming, name: string][] = [
@@ -24,6 +24,7 @@ for (const [naming, name] of NAMES)
 
 test('names of what lies beside an image follow from its name without extension', () => {
   assert.equal(plainName({ output: 'a', extension: 'raw', format: 'disk', compression: 'zstd' }), 'a.raw')
+  assert.equal(tarName('a_1', 'xz'), 'a_1.tar.xz')
   const { kernelModulesInitrd, repartDefinitions, checksums } = besideNames('a_1')
   assert.deepEqual(
     [kernelModulesInitrd, repartDefinitions, checksums],

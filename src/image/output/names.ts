@@ -38,6 +38,9 @@ export const imageName = (naming: OutputNaming): string =>
 /** Its name before it is compressed. */
 export const plainName = ({ output, extension }: OutputNaming): string => (extension === '' ? output : `${output}.${extension}`)
 
+/** The name of the tree as an archive beside an image of another format. */
+export const tarName = (output: string, compression: Compression): string => compressedName(`${output}.tar`, compression)
+
 /** Names of what is written beside an image, from its name without extension. */
 export const besideNames = (output: string) => ({
   uki: `${output}.efi`,
