@@ -27,7 +27,7 @@ test('init --from writes what a folder in mkosi’s format says, and overwrites 
   const to = join(folder(t), 'new')
   const first = await bisque('init', '--from', from, to, '--profile', 'one', '--set', 'Hostname=h')
   assert.equal(first.exitCode, 0, first.stderr)
-  assert.match(readFileSync(join(to, 'recipe.ts'), 'utf8'), /packages: \['a', 'b'\],\n {2}hostname: 'h'/)
+  assert.match(readFileSync(join(to, 'recipe.ts'), 'utf8'), /\n {2}packages: \['a', 'b'\],\n[\s\S]*\n {2}hostname: 'h',\n/)
   assert.match(first.stdout, /profile one: part of the recipe now/)
   const second = await bisque('init', '--from', from, to)
   assert.equal(second.exitCode, 2)
