@@ -1,4 +1,5 @@
 /** The images of a recipe, made in order: sub-images first, the initrd beside them, the main image last. */
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { makeInitrd } from '../image/initrd.ts'
@@ -12,7 +13,8 @@ import { filesLeft, type NamedInitrd } from './boot.ts'
 import type { Env } from './env.ts'
 import type { Signing } from './keys.ts'
 import { buildPackagesOf, type LockedPackages, packagesOf } from './locked.ts'
-import { type MadeImage, makeOutput } from './output.ts'
+import { type MadeImage, makeOutput, type OutputFile } from './output.ts'
+import { type OutsideInput, runOutside } from './scripts.ts'
 import { makeSystem, type System } from './system.ts'
 
 export interface ImagesInput {
@@ -30,10 +32,11 @@ export interface ImagesInput {
 
 export const DEFAULT_INITRD = 'default-initrd'
 
-/** Makes every image. The default initrd is an ingredient of others, and no artifact of its own. */
+/** Runs the sync scripts of every image, and then makes them. The default initrd is an ingredient of others, and no artifact of its own. */
 export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImage[]> {
   const { recipe } = input
   const { report } = env
+  for (const image of [...recipe.subimages, recipe]) await runOutside('sync', outside(image, input), report)
   const initrd = recipe.subimages.find(({ name }) => name === DEFAULT_INITRD)
   const initrdReady = initrd && report.step('Make initrd', (report) => makeDefaultInitrd(initrd, input, report))
   initrdReady?.catch(() => {}) // seen by who needs it
@@ -43,10 +46,32 @@ export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImag
     const title = image === recipe ? 'Make system' : `Make ${image.name}`
     const system = await report.step(title, (report) => systemOf(image, input, report))
     const initrds = () => initrdsOf(image, system, initrdReady)
-    made.push(await makeOutput({ ...input, image, system, initrds }, env))
+    const output = await makeOutput({ ...input, image, system, initrds }, env)
+    await runOutside('postoutput', outside(image, input), report)
+    made.push(await withFilesOfScripts(output, made, input.output))
   }
   await initrdReady
   return made
+}
+
+const outside = (image: ImageRecipe, { recipe, tools, signing, output, work, epoch }: ImagesInput): OutsideInput => ({
+  ...{ recipe, image, tools, output, epoch },
+  secrets: signing.secrets,
+  work: join(work, `${image.name}-scripts`),
+})
+
+/** What scripts put into the output folder belongs to the image's artifacts, and what they removed from it does not. */
+async function withFilesOfScripts(image: MadeImage, before: readonly MadeImage[], output: string): Promise<MadeImage> {
+  const entries = await readdir(output, { withFileTypes: true })
+  const names = new Set(entries.map(({ name }) => name))
+  const known = new Set([image, ...before].flatMap(({ files, folders }) => [...files.map(({ name }) => name), ...folders]))
+  const added = entries.filter(({ name }) => !known.has(name)).sort((a, b) => (a.name < b.name ? -1 : 1))
+  const more = added.filter((entry) => entry.isFile()).map(({ name }): OutputFile => ({ name, type: 'other' }))
+  return {
+    ...image,
+    files: [...image.files.filter(({ name }) => names.has(name)), ...more],
+    folders: [...image.folders, ...added.filter((entry) => !entry.isFile()).map(({ name }) => name)],
+  }
 }
 
 function systemOf(image: ImageRecipe, input: ImagesInput, report: Report): Promise<System> {
@@ -60,6 +85,7 @@ function systemOf(image: ImageRecipe, input: ImagesInput, report: Report): Promi
       tools,
       secrets: signing.secrets,
       work: join(work, image.name),
+      output,
       earlier: [output],
       artifacts: join(work, 'artifacts'),
       packageFolder: join(work, 'packages'),

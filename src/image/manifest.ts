@@ -25,6 +25,8 @@ export type ArtifactType =
   | 'roothash'
   | 'pcrs'
   | 'checksums'
+  /** What a script added. */
+  | 'other'
 
 export interface ManifestArtifact {
   name: string
