@@ -49,7 +49,9 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
   const { report } = env
   const signing = await keysFor(recipe, options.keys, env)
   const { lock, packages } = await fetchLocked(recipe, await lockFor(recipe, env), options, env)
-  const tools = [recipe, ...recipe.subimages].some(needsScriptTools) ? await toolsTree('scripts', env) : undefined
+  const tools = [recipe, ...recipe.subimages].some(needsScriptTools)
+    ? await toolsTree('scripts', env, packages.get('tools'))
+    : undefined
   const epoch = recipe.settings.sourceDateEpoch ?? epochOf([...snapshotsOf(lock).values()])
 
   const scratch: Place = { parent: `${env.cache}/work`, what: 'the build', option: '--cache DIR' }

@@ -38,19 +38,22 @@ export type ToolsName = keyof typeof TOOLS
 
 const RELEASE = 'trixie'
 
-/** Folder of the tools tree, made when it is not there. It is complete, or absent: it appears by rename. */
-export async function toolsTree(name: ToolsName, env: Env): Promise<string> {
+/**
+ * Folder of the tools tree, made when it is not there. It is complete, or absent: it appears by rename. With packages of a
+ * recipe's own it is another tree, in which those win over the tree's of the same name.
+ */
+export async function toolsTree(name: ToolsName, env: Env, extra: readonly FetchedPackage[] = []): Promise<string> {
   const lock = (await lockInForce(name, env.cache)) ?? (await renew(name, env))
-  const tree = treePath(env.cache, lock)
+  const tree = treePath(env.cache, lock, extra)
   if (existsSync(tree)) return tree
   return env.report.step(`Prepare ${name} tools`, async (report) => {
     const packages = await fetchTools(name, lock, { ...env, report })
-    const made = treePath(env.cache, packages.lock)
+    const made = treePath(env.cache, packages.lock, extra)
     if (existsSync(made)) return made
     const fresh = `${made}.${process.pid}.tmp`
     try {
       await mkdir(fresh, { recursive: true })
-      await report.step('Unpack tools', (report) => unpackPackages(fresh, packages.files, report))
+      await report.step('Unpack tools', (report) => unpackPackages(fresh, joined(packages.files, extra), report))
       await settle(fresh)
       await rename(fresh, made).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
@@ -78,7 +81,15 @@ export async function relockTools(name: ToolsName, env: Env): Promise<Lock> {
 
 const shippedLock = (name: ToolsName): string => fileURLToPath(new URL(`../../tools/${name}.lock`, import.meta.url))
 const renewedLock = (name: ToolsName, cache: string): string => join(cache, 'tools', `${name}.lock`)
-const treePath = (cache: string, lock: Lock): string => join(cache, 'tools', digestOf(packagesIn(lock, 'tools')).slice(0, 16))
+const treePath = (cache: string, lock: Lock, extra: readonly FetchedPackage[] = []): string => {
+  const own = packagesIn(lock, 'tools')
+  return join(cache, 'tools', digestOf(extra.length === 0 ? own : [own, extra.map(({ sha256 }) => sha256)]).slice(0, 16))
+}
+
+function joined(own: readonly FetchedPackage[], extra: readonly FetchedPackage[]): readonly FetchedPackage[] {
+  const names = new Set(extra.map(({ name }) => name))
+  return [...own.filter(({ name }) => !names.has(name)), ...extra]
+}
 const requestOf = (name: ToolsName): string => digestOf({ release: RELEASE, packages: TOOLS[name] })
 
 /** The lock in force: one that was renewed here because the shipped one is gone from the mirror, else the shipped one. */
