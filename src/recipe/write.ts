@@ -98,10 +98,17 @@ function ownOfInitrd(initrd: ImageRecipe, main: Recipe, directory: string): Own 
   )
   const [base, values] = [valuesOf(plain[0]!), valuesOf(initrd)]
   return KEYS.flatMap((key): Own => {
-    if (!(key in values) || NOT_WRITTEN.includes(key) || isDeepStrictEqual(values[key], base[key])) return []
+    if (!(key in values) || NOT_WRITTEN.includes(key) || isSame(ROWS[key]!, values[key], base[key])) return []
     const added = addedTo(ROWS[key]!, base[key], values[key])
     return [[key, added === undefined ? null : inputOf(key, added, directory)]]
   })
+}
+
+/** The order of lists that have one of their own decides nothing. */
+function isSame(row: Row, a: unknown, b: unknown): boolean {
+  const { order } = row.type
+  const some = (value: unknown): unknown => (order && Array.isArray(value) ? value.toSorted(order) : value)
+  return isDeepStrictEqual(some(a), some(b))
 }
 
 /** What must come between for the one to become the other. */
