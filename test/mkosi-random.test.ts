@@ -58,7 +58,8 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
   Format: words('disk|directory|tar|uki|esp|cpio|sysext|'),
   Bootable: words('yes|no|auto|'),
   SplitArtifacts: words('uki|yes|no|partitions,tar||roothash'),
-  CompressOutput: words('yes|no|xz|'),
+  // Without an empty one: in mkosi.local.conf it makes mkosi settle on a release before it knows the distribution.
+  CompressOutput: words('yes|no|xz'),
   SecureBoot: words('yes|no|'),
   Verity: words('yes|hash|no|'),
   SignExpectedPcr: words('yes|auto|'),
