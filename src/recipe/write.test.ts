@@ -103,7 +103,8 @@ test('writeRecipe() says what sub-images and the default initrd have of their ow
       'mkosi.conf': `${BASE}[Output]\nImageId=Id\nImageVersion=2\n[Content]\nPackages=linux-image-amd64\nInitrdPackages=vim\nInitrdProfiles=lvm\nHostname=h\n[Build]\nEnvironment=A=1 B=2\n[Config]\nPassEnvironment=B\n`,
       'mkosi.images/b-base/mkosi.conf':
         '[Output]\nFormat=directory\nImageVersion=\n[Content]\nPackages=x\n[Build]\nEnvironment=C=3\n',
-      'mkosi.images/a.conf': '[Config]\nDependencies=b-base\n[Output]\nFormat=sysext\nImageVersion=3\n',
+      'mkosi.images/a.conf':
+        '[Config]\nDependencies=b-base\n[Output]\nFormat=sysext\nImageVersion=3\n[Content]\nHostname=own\nKeymap=us\n',
       'mkosi.initrd.conf':
         '[Content]\nPackages=emacs\nRemoveFiles=/x /y\nKernelModules=z\nExtraTrees=tree:/t\nHostname=other\n[Build]\nEnvironment=D=4\n',
       'tree/': '',

@@ -74,7 +74,7 @@ function inherited(key: Key, image: ImageRecipe, main: ImageRecipe, directory: s
   const { scope } = ROWS[key]!
   if (scope === 'universal' || scope === 'multiversal') return valuesOf(image)[key]
   if (scope === 'inherit') return valuesOf(main)[key]
-  if (scope !== 'local') return valuesOf(image)[key]
+  if (scope !== 'local' && scope !== 'initrd-inherit') return valuesOf(image)[key]
   if (key !== 'environment') return defaultOf(key, image, directory)
   const { environment, passEnvironment } = main.settings
   return Object.fromEntries(Object.entries(environment).filter(([name]) => passEnvironment.includes(name)))
