@@ -256,6 +256,14 @@ describe('trees of a recipe', { skip }, () => {
     })
     const { paths } = made(recipe, { set: ['BaseTrees=base', 'Overlay=yes', 'Format=directory'] })
     assert.deepEqual(Object.keys(paths), ['', 'usr', 'usr/lib', 'usr/lib/new'])
+    const base = encodeTar([{ path: 'usr/lib/old', bytes: Buffer.from('old\n'), uid: 5 }])
+    const packed = folderWith({ 'base.tar': base, 'mkosi.extra/usr/lib/new': 'new\n' })
+    const upon = ['BaseTrees=base.tar', 'SkeletonTrees=']
+    assert.equal(
+      made(packed, { set: [...upon, 'ExtraTrees=', 'SkeletonTrees=mkosi.skeleton'] }).paths['usr/lib/old'],
+      'file 644 5:0',
+    )
+    assert.deepEqual(Object.keys(made(packed, { set: [...upon, 'Overlay=yes'] }).paths), ['', 'usr', 'usr/lib', 'usr/lib/new'])
   })
 
   test('that are not there, or lead out of an archive, are refused by name', () => {

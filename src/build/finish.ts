@@ -251,13 +251,12 @@ export async function removeFiles(root: string, globs: readonly string[]): Promi
 }
 
 /** An image upon base trees that ships only what differs: none of their files, and of their folders those that hold others. */
-export function withoutBase(tree: Tree, bases: readonly Tree[]): Tree {
-  if (bases.length === 0) return tree
+export function withoutBase(tree: Tree, base: Tree | undefined): Tree {
+  if (base === undefined) return tree
   const kept = new Map<string, Inode>()
-  const isThere = (path: string) => bases.some((base) => base.has(path))
   const needed = new Set<string>([''])
   for (const [path] of tree) {
-    if (isThere(path)) continue
+    if (base.has(path)) continue
     for (let above = path; above !== ''; above = parentOf(above)) needed.add(above)
   }
   for (const [path, inode] of tree) if (needed.has(path)) kept.set(path, inode)

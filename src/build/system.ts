@@ -65,9 +65,10 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
   const { root } = places
   const devices = new Map<string, Inode>()
   const bases = settings.baseTrees.map((path) => whereNow(path, input, image))
-  for (const source of bases) {
-    await report.step(`Copy ${source}`, () => addTree(root, { source, target: '/', keep: true }, epoch))
+  for (const [i, source] of bases.entries()) {
+    await report.step(`Copy ${settings.baseTrees[i]}`, () => addTree(root, { source, target: '/', keep: true }, epoch))
   }
+  const base = settings.overlay ? readTree(root) : undefined
   await addTrees(settings.skeletonTrees, places, input, report)
   const isNew = !settings.hermeticUsr && input.packages.length > 0 && bases.length === 0
   if (isNew) await prepareRoot(image, root)
@@ -98,20 +99,8 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
   await runScripts('finalize', settings.finalizeScripts, places, report)
   if (settings.hermeticUsr) await removeFiles(root, settings.removeFiles)
   const read = await report.step('Read tree', () => readTree(root, { extra: devices }))
-  const upon = settings.overlay ? bases.map((path) => readTree(path)) : []
-  const tree = settings.hermeticUsr ? read : withoutTraces(withoutBase(read, upon), epoch)
+  const tree = settings.hermeticUsr ? read : withoutBase(withoutTraces(read, epoch), base)
   return { tree, root, boot: boot ?? tree, artifacts: places.artifacts }
-}
-
-/** The system an initrd is made of: packages only. */
-export async function makeInitrdSystem(
-  input: { packages: readonly FetchedPackage[]; work: string; epoch: number },
-  report: Report,
-): Promise<Tree> {
-  const root = join(input.work, 'root')
-  await mkdir(root, { recursive: true })
-  const { devices } = await installDebian({ root, packages: input.packages, epoch: input.epoch, exclude: withoutDocs }, report)
-  return report.step('Read tree', () => readTree(root, { extra: devices }))
 }
 
 async function placesOf(input: SystemInput, image: ImageRecipe): Promise<ScriptPlaces & { root: string }> {
