@@ -130,6 +130,8 @@ async function runScript(
       },
     })
   const outcome = await (root === undefined ? run() : withoutNewFolders(root, run, ['/work', '/var/tmp', '/etc/resolv.conf']))
+  // what overlayfs leaves there only root may look into
+  for (const { work } of sandbox.overlays ?? []) await rm(work, { recursive: true, force: true })
   if (outcome.exitCode === 0) return
   throw scriptFault(phase, script, outcome.exitCode, Buffer.concat(log).toString(), places)
 }

@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -139,6 +149,8 @@ test('runInSandbox() lays changes of an overlay aside and leaves its source as i
     { ...sandbox, overlays },
     'cat /tmp/src/kept; { echo new >/tmp/src/new; } 2>/dev/null; ls /tmp/src',
   )
+  // overlayfs leaves a folder that only root may look into
+  if (existsSync(at('work/work'))) chmodSync(at('work/work'), 0o755)
   assert.match(stdout, /^kept\nkept\n(?:new\n)?$/)
   assert.deepEqual(readdirSync(at('source')), ['kept'])
 })
