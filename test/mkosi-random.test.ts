@@ -1,5 +1,5 @@
 /**
- * Random folders in mkosi's format: layers, conditions, includes, profiles, sub-images and resets, read by both.
+ * Random folders in mkosi's format with settings of every kind: layers, conditions, includes, profiles, sub-images and resets, read by both.
  *
  * MKOSI names a checkout of mkosi. SEED and FOLDERS choose others and more than the few hundred of every run.
  */
@@ -7,17 +7,30 @@ import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { ROWS, settingNamed } from '../src/recipe/schema.ts'
 import { type Case, differencesIn, missing } from './mkosi-peer.ts'
 import { judgeIn } from './oracle.ts'
+import { folders, writeSample } from './random-folders.ts'
 
 const SEED = Number(process.env['SEED'] ?? 1)
-const FOLDERS = Number(process.env['FOLDERS'] ?? 300)
+const FOLDERS = Number(process.env['FOLDERS'] ?? 200)
 
-test('random folders read as mkosi reads them', { skip: missing() }, async () => {
+test('random folders of many settings read as mkosi reads them', { skip: missing() }, async () => {
   using judge = judgeIn()
   const chance = new Chance(SEED)
   const cases = Array.from({ length: FOLDERS }, (_, i) => randomCase(chance, join(judge.dir, `folder-${i}`)))
+  const differences = await differencesIn(judge, cases)
+  assert.deepEqual(differences.slice(0, 5), [], `${differences.length} differences with SEED=${SEED}`)
+})
+
+test('random folders of many files read as mkosi reads them', { skip: missing() }, async () => {
+  using judge = judgeIn()
+  const cases = fc.sample(folders, { numRuns: FOLDERS, seed: SEED }).map((sample, i) => {
+    const folder = join(judge.dir, `folder-${i}`)
+    writeSample(folder, sample)
+    return { folder, profiles: sample.profiles, set: sample.set }
+  })
   const differences = await differencesIn(judge, cases)
   assert.deepEqual(differences.slice(0, 5), [], `${differences.length} differences with SEED=${SEED}`)
 })

@@ -4,7 +4,7 @@
  * PARTICLEOS names a checkout of ParticleOS, MKOSI one of mkosi, whose code is the peer; SYSTEMD may name one of systemd.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -86,7 +86,6 @@ test('systemd’s own folder reads as mkosi reads it', { skip: missing('SYSTEMD'
   using judge = judgeIn()
   const folder = copyTo(judge, process.env['SYSTEMD']!)
   withoutNewer(join(folder, 'mkosi'))
-  chmodSync(join(folder, 'mkosi/mkosi.key'), 0o600)
   assert.deepEqual(
     await differencesIn(judge, among(folder, everyDistribution(readdirSync(join(folder, 'mkosi/mkosi.profiles'))))),
     [],

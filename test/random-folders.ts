@@ -15,7 +15,7 @@ const SETTINGS: Readonly<Record<string, readonly string[]>> = {
   ],
   Content: [
     ...['Packages=b,a linux-image-amd64', 'Packages=', 'Packages=z\n  y\n  x', 'Packages=%d %r %t', 'VolatilePackages=v'],
-    ...['KernelCommandLine=k1  k2', 'KernelCommandLine=', 'KernelCommandLine=%C %P %D %I %O', 'Hostname=h', 'Hostname='],
+    ...['KernelCommandLine=k1  k2', 'KernelCommandLine=', 'KernelCommandLine=%C %P %D %I', 'Hostname=h', 'Hostname='],
     ...['Bootable=yes', 'Bootable=no', 'Bootable=', 'Initrds=default', 'Initrds=', 'Initrds=x.img', 'InitrdPackages=ip'],
     ...[
       'InitrdProfiles=lvm',
