@@ -36,3 +36,18 @@ test('init --from writes what a folder in mkosi’s format says, and overwrites 
   assert.equal(beside.exitCode, 2)
   assert.match(beside.stderr, /has one already/)
 })
+
+test('bump writes the next version into mkosi.version', async (t) => {
+  const recipe = folder(t)
+  writeFileSync(join(recipe, 'mkosi.conf'), '')
+  writeFileSync(join(recipe, 'mkosi.version'), '1.9\n')
+  const { exitCode, stdout, stderr } = await bisque('bump', recipe)
+  assert.equal(exitCode, 0, stderr)
+  assert.equal(stdout, `Wrote ${join(recipe, 'mkosi.version')}: 1.9 → 1.10\n`)
+  assert.equal(readFileSync(join(recipe, 'mkosi.version'), 'utf8'), '1.10\n')
+  const none = folder(t)
+  writeFileSync(join(none, 'recipe.ts'), 'export default {}')
+  const refused = await bisque('bump', none)
+  assert.equal(refused.exitCode, 2)
+  assert.match(refused.stderr, /in recipe\.ts it is imageVersion/)
+})

@@ -10,6 +10,7 @@ import { Fault } from '../base/fault.ts'
 import { folder } from './options.ts'
 import type { Outcome, Session } from './session.ts'
 import * as build from './verbs/build.ts'
+import * as bump from './verbs/bump.ts'
 import * as cache from './verbs/cache.ts'
 import * as doctor from './verbs/doctor.ts'
 import * as init from './verbs/init.ts'
@@ -18,7 +19,7 @@ import * as lock from './verbs/lock.ts'
 import * as summary from './verbs/summary.ts'
 import * as vm from './verbs/vm.ts'
 
-const verbs = { init, summary, lock, build, vm, keys, cache, doctor }
+const verbs = { init, summary, lock, build, bump, vm, keys, cache, doctor }
 
 const globals = object('Global options', {
   json: withDefault(
@@ -33,7 +34,7 @@ const globals = object('Global options', {
 
 const parser = merge(
   globals,
-  or(init.parser, summary.parser, lock.parser, build.parser, vm.parser, keys.parser, cache.parser, doctor.parser),
+  or(init.parser, summary.parser, lock.parser, build.parser, bump.parser, vm.parser, keys.parser, cache.parser, doctor.parser),
 )
 
 export interface Command {

@@ -148,6 +148,8 @@ function recipeFile(path: string): string {
     })
   const conf = join(folder, 'mkosi.conf')
   if (!existsSync(file)) return conf
+  // Without a mkosi.conf, files named as mkosi has them are the recipe.ts's own.
+  if (!existsSync(conf)) return file
   const both = [file, conf].map((name) => join(path, relative(absolute, name)))
   throw new Fault('recipe', `Cannot read recipe: there are two, ${both.join(' and ')}; name the one that is meant`, {
     hint: `bisque build ${both[0]}`,

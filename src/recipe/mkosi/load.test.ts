@@ -445,6 +445,8 @@ test('files beside mkosi.conf set what they are named for', async (t) => {
 test('a folder that holds only mkosi.* files is a recipe, and mkosi/ may hold it all', async (t) => {
   const only = folder(t, { 'mkosi.extra/': '', 'mkosi.conf.d/a.conf': BASE })
   assert.equal((await loadRecipe(only)).settings.extraTrees.length, 1)
+  const typed = folder(t, { 'mkosi.extra/': '', 'recipe.ts': "export default { release: 'trixie', initrds: [] }" })
+  assert.equal((await loadRecipe(typed)).file, join(typed, 'recipe.ts'))
   const below = folder(t, { 'mkosi/mkosi.conf': BASE, 'mkosi/mkosi.extra/': '', 'README.md': '' })
   const recipe = await loadRecipe(below)
   assert.equal(recipe.directory, below)
