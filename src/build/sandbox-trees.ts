@@ -7,7 +7,7 @@ import { debianKeyring } from '../packages/deb/debian.ts'
 import { type Preference, parsePreferences } from '../packages/deb/preferences.ts'
 import { joinKeyrings } from '../packages/deb/signature.ts'
 import { parseSources, type Source } from '../packages/deb/sources.ts'
-import type { TreeSource } from '../recipe/type.ts'
+import type { TreeSource } from '../recipe/file-type.ts'
 
 export interface AptTrees {
   /** Each with the keys that may sign it. */

@@ -10,24 +10,11 @@
  * row says so in `mkosi`. docs/recipe.md is made from this file.
  */
 import { derivedGuid } from '../base/guid.ts'
+import * as file from './file-type.ts'
+import { path, treeSource } from './file-type.ts'
 import * as type from './type.ts'
-import {
-  always,
-  boolean,
-  choice,
-  feature,
-  filename,
-  integer,
-  list,
-  listOr,
-  mode,
-  oneOf,
-  pairs,
-  path,
-  size,
-  string,
-  treeSource,
-} from './type.ts'
+import { always, boolean, choice, feature, filename, integer, list, listOr, mode, oneOf, pairs, size, string } from './type.ts'
+import { ukiProfile } from './uki-profile.ts'
 
 export type Section = 'Include' | 'Config' | 'Distribution' | 'Output' | 'Content' | 'Validation' | 'Build' | 'Runtime' | 'Bisque'
 
@@ -157,10 +144,10 @@ function older<T, A, I>(section: Section, type: type.Type<T, A, I>, into: string
 const names = list(string)
 const packages = list(string, 'comma or space', { sort: type.packageOrder })
 const paths = list(path)
-const presentPaths = list(type.present(path))
-const scripts = type.globs
+const presentPaths = list(file.present(path))
+const scripts = file.globs
 const trees = list(treeSource)
-const presentTrees = list(type.present(treeSource))
+const presentTrees = list(file.present(treeSource))
 const patterns = list(type.regularExpression)
 const arguments_ = list(string, 'space')
 const quoted = list(string, 'quoted space')
@@ -316,7 +303,7 @@ export const SETTINGS = {
   /** Packages left out, or removed at the end. */
   removePackages:                row('Content', names, { resolves: true }),
   /** Files removed at the end, as globs. */
-  removeFiles:                   row('Content', list(type.imageGlob)),
+  removeFiles:                   row('Content', list(file.imageGlob)),
   /** Remove the package manager's database; by default when the package manager is not in the image. */
   cleanPackageMetadata:          row('Content', feature, { default: 'auto' }),
   /** The one time in the image, in seconds; by default that of the lock's snapshot. */
@@ -346,9 +333,9 @@ export const SETTINGS = {
   /** Name of the unified kernel image on the ESP, without `.efi`. */
   unifiedKernelImageFormat:      row('Content', filename),
   /** Further boot entries inside the unified kernel image, each with a command line of its own; in text, `.conf` files. */
-  unifiedKernelImageProfiles:    row('Content', list(type.ukiProfile), { files: ['uki-profiles/*.conf'] }),
+  unifiedKernelImageProfiles:    row('Content', list(ukiProfile), { files: ['uki-profiles/*.conf'] }),
   /** Initrds of the image, as files; `default` is the one that is built from packages. */
-  initrds:                       row('Content', list(type.pathOr('default')), { defaultFrom: (get) => ownInitrds(get), mkosi: (get) => mkosiInitrds(get) }),
+  initrds:                       row('Content', list(file.pathOr('default')), { defaultFrom: (get) => ownInitrds(get), mkosi: (get) => mkosiInitrds(get) }),
   /** Put the build machine's microcode into the initrd. */
   microcodeHost:                 row('Content', always(false, 'the image would depend on the machine that built it'), { default: false }),
   /** Sets of features for the initrd. */
@@ -360,7 +347,7 @@ export const SETTINGS = {
   /** Device trees for the unified kernel image. */
   devicetrees:                   later('Content', names, { formerly: ['Devicetree'], reason: 'firmware of x86-64 describes the machine itself; leave it out' }),
   /** Picture shown while the kernel starts. */
-  splash:                        row('Content', type.imagePath),
+  splash:                        row('Content', file.imagePath),
   /** Arguments added to the kernel command line. */
   kernelCommandLine:             row('Content', arguments_),
   /** Kernel modules in the image, as globs; `-` before one leaves out. Empty keeps all. */
@@ -400,7 +387,7 @@ export const SETTINGS = {
   /** Password of root; with `hashed:` before it, in crypt(3) form; empty lets root log in without. */
   rootPassword:                  row('Content', type.password, { scope: 'initrd-inherit', secret: true, files: ['rootpw'], fileText: true }),
   /** Shell of root. */
-  rootShell:                     row('Content', type.imagePath),
+  rootShell:                     row('Content', file.imagePath),
   /** A fixed machine id, the same on every machine that boots the image. */
   machineId:                     row('Content', type.guid, { files: ['machine-id'], fileText: true }),
   /** Log root in on the consoles. */
@@ -506,7 +493,7 @@ export const SETTINGS = {
   /** Remember the command line of a build. */
   history:                       idle('Build', boolean, 'each command says all it needs', { scope: 'main' }),
   /** Sources that scripts see. */
-  buildSources:                  row('Build', list(type.present(type.sourceTree, 'folder')), { scope: 'multiversal', match: 'target', default: [], mkosi: (get) => [{ source: String(get('directory')), target: '' }] }),
+  buildSources:                  row('Build', list(file.present(file.sourceTree, 'folder')), { scope: 'multiversal', match: 'target', default: [], mkosi: (get) => [{ source: String(get('directory')), target: '' }] }),
   /** Give scripts a throw-away copy of the sources. */
   buildSourcesEphemeral:         row('Build', choice(['yes', 'no', 'buildcache'], { yes: 'yes', no: 'no' }), { scope: 'multiversal', default: 'no' }),
   /** Variables that scripts see. */
@@ -538,11 +525,11 @@ export const SETTINGS = {
   /** Run on a copy of the image that is dropped afterwards. */
   ephemeral:                     idle('Runtime', boolean, '`bisque vm` always runs on a throw-away copy unless told --keep', { scope: 'main' }),
   /** Credentials passed to the running image. */
-  credentials:                   row('Runtime', type.credentials, { scope: 'main', secret: true, files: ['credentials'] }),
+  credentials:                   row('Runtime', file.credentials, { scope: 'main', secret: true, files: ['credentials'] }),
   /** Arguments added to the kernel command line when run. */
   kernelCommandLineExtra:        row('Runtime', arguments_, { scope: 'main' }),
   /** Trees mounted when run. */
-  runtimeTrees:                  idle('Runtime', list(type.sourceTree), MKOSI_VM, { scope: 'main' }),
+  runtimeTrees:                  idle('Runtime', list(file.sourceTree), MKOSI_VM, { scope: 'main' }),
   /** Size that the disk is grown to when run. */
   runtimeSize:                   row('Runtime', size, { scope: 'main' }),
   /** Network when run. */
@@ -588,7 +575,7 @@ export const SETTINGS = {
   /** Firmware of the virtual machine. */
   firmware:                      idle('Runtime', choice(['auto', 'linux', 'linux-noinitrd', 'uefi', 'uefi-secure-boot']), MKOSI_VM, { formerly: ['QemuFirmware'], scope: 'main' }),
   /** Variables of the firmware. */
-  firmwareVariables:             idle('Runtime', type.pathOr('custom', 'microsoft', 'microsoft-mok'), MKOSI_VM, { formerly: ['QemuFirmwareVariables'], scope: 'main' }),
+  firmwareVariables:             idle('Runtime', file.pathOr('custom', 'microsoft', 'microsoft-mok'), MKOSI_VM, { formerly: ['QemuFirmwareVariables'], scope: 'main' }),
   /** Kernel to start directly. */
   linux:                         idle('Runtime', string, MKOSI_VM, { formerly: ['QemuKernel'], scope: 'main' }),
   /** Further disks. */

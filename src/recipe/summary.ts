@@ -1,7 +1,10 @@
 /** An image's settings under mkosi's names and in the form of `mkosi --json summary`, so that the two can be compared. */
+
+import type { Credential, TreeSource } from './file-type.ts'
 import type { ImageRecipe } from './recipe.ts'
 import { KEYS, type Key, mkosiName, ROWS } from './schema.ts'
-import { type Credential, feature, type Password, type TreeSource, type UkiProfile } from './type.ts'
+import { feature, type Password } from './type.ts'
+import type { UkiProfile } from './uki-profile.ts'
 
 export interface Summary {
   /** As JSON has it. */

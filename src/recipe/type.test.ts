@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import { Fault } from '../base/fault.ts'
+import * as file from './file-type.ts'
 import * as type from './type.ts'
 
 const place = { directory: '/recipe', env: { HOME: '/home/ada' } }
@@ -89,21 +87,6 @@ test('choice names what it expects, the nearest, and what is only not supported 
   assert.equal(refuses(compression, 7), 'expected one of none, zstd, got 7')
 })
 
-test('path counts from the recipe', () => {
-  reads(type.path, 'a/../b', '/recipe/b')
-  takes(type.path, '/b', '/b')
-  assert.equal(refuses(type.path, ''), 'expected a path, got ""')
-  assert.equal(refuses(type.imagePath, 'usr/bin'), 'expected an absolute path in the image, got "usr/bin"')
-})
-
-test('treeSource takes source:target in both syntaxes', () => {
-  reads(type.treeSource, 'extra', { source: '/recipe/extra', target: '/' })
-  reads(type.treeSource, 'extra:/usr/share', { source: '/recipe/extra', target: '/usr/share' })
-  takes(type.treeSource, { source: 'a:b', target: '/x/../y' }, { source: '/recipe/a:b', target: '/y' })
-  takes(type.treeSource, { source: 'a' }, { source: '/recipe/a', target: '/' })
-  for (const wrong of [5, null, [], {}, { source: 'a', target: 'relative' }, '']) refuses(type.treeSource, wrong)
-})
-
 test('password tells hashed from plain and refuses what would break /etc/shadow', () => {
   reads(type.password, 'secret', { value: 'secret', hashed: false })
   takes(type.password, 'hashed:$y$j9T$abc', { value: '$y$j9T$abc', hashed: true })
@@ -116,7 +99,7 @@ test('list splits as mkosi does and says which element is wrong', () => {
   reads(type.list(type.string), 'a, b\n c', ['a', 'b', 'c'])
   reads(type.list(type.string, 'space'), 'console=ttyS0,115200 quiet', ['console=ttyS0,115200', 'quiet'])
   reads(type.list(type.string, 'quoted space'), `a "b c" d\\ e 'f"g'`, ['a', 'b c', 'd e', 'f"g'])
-  takes(type.list(type.path), ['x'], ['/recipe/x'])
+  takes(type.list(file.path), ['x'], ['/recipe/x'])
   assert.equal(refuses(type.list(type.string), 5), 'expected a list of strings, got 5')
   assert.equal(refuses(type.list(type.string), 'systemd'), 'expected a list of strings, got "systemd"')
   assert.equal(refuses(type.list(type.string), ['a', 5]), 'expected strings in the list, got 5')
@@ -152,17 +135,6 @@ test('a value that cannot be written as JSON is still named', () => {
   assert.match(refuses(type.integer(), 'x'.repeat(1000)), /…$/)
 })
 
-/** A folder with files, gone after the test. */
-function folder(t: TestContext, files: Record<string, string>): string {
-  const directory = mkdtempSync(join(tmpdir(), 'bisque-type-'))
-  t.after(() => rmSync(directory, { recursive: true, force: true }))
-  for (const [name, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(directory, name)), { recursive: true })
-    writeFileSync(join(directory, name), text)
-  }
-  return directory
-}
-
 test('a size in text counts whole blocks of 4096 bytes, as mkosi’s do', () => {
   reads(type.size, '1.5G', 1.5 * 1024 ** 3)
   reads(type.size, '5000', 8192)
@@ -177,109 +149,6 @@ test('feature knows mkosi’s own words too', () => {
   reads(type.feature, 'disabled', false)
   reads(type.boolean, 'always', true)
   reads(type.boolean, 'never', false)
-})
-
-test('path expands ~ and $NAME in text only, and leaves what it does not know', () => {
-  reads(type.path, '~/x', '/home/ada/x')
-  reads(type.path, '$HOME/a', '/home/ada/a')
-  reads(type.path, '${HOME}s', '/home/adas')
-  reads(type.path, 'a/$UNKNOWN', '/recipe/a/$UNKNOWN')
-  reads(type.path, '~bob/x', '/recipe/~bob/x')
-  takes(type.path, '~/x', '/recipe/~/x')
-})
-
-test('pathOr keeps its words and makes everything else absolute', () => {
-  reads(type.list(type.pathOr('default')), 'default extra.cpio', ['default', '/recipe/extra.cpio'])
-  takes(type.pathOr('default'), 'default', 'default')
-  assert.equal(refuses(type.pathOr('default'), ''), 'expected a path, got ""')
-})
-
-test('present refuses in text what is not there, and takes it from a recipe.ts, whose scripts may make it', (t) => {
-  const directory = folder(t, { 'a/file': '' })
-  const present = type.present(type.path)
-  assert.equal(present.parse('a', { directory, env: {} }), join(directory, 'a'))
-  assert.equal(
-    message(() => present.parse('gone', { directory, env: {} })),
-    `${directory}/gone does not exist`,
-  )
-  assert.equal(present.check('gone', { directory, env: {} }), join(directory, 'gone'))
-  const tree = type.present(type.sourceTree, 'folder')
-  assert.deepEqual(tree.parse('a:src', { directory, env: {} }), { source: join(directory, 'a'), target: 'src' })
-  assert.match(
-    message(() => tree.parse('a/file', { directory, env: {} })),
-    /is not a folder$/,
-  )
-})
-
-test('treeSource splits text at its first colon and wants the target absolute; sourceTree takes a relative one', () => {
-  reads(type.treeSource, 'a:/b:/c', { source: '/recipe/a', target: '/b:/c' })
-  refusesText(type.treeSource, 'a:b')
-  refusesText(type.treeSource, ':/b')
-  reads(type.treeSource, 'a:/../../etc', { source: '/recipe/a', target: '/etc' })
-  reads(type.sourceTree, 'a:b/c', { source: '/recipe/a', target: 'b/c' })
-  reads(type.sourceTree, 'a', { source: '/recipe/a', target: '' })
-  takes(type.sourceTree, { source: 'a', target: 'b' }, { source: '/recipe/a', target: 'b' })
-  for (const wrong of [5, null, [], {}, { source: 'a', target: 5 }]) refuses(type.sourceTree, wrong)
-})
-
-test('globs finds files in order of names, hidden ones only by name, and drops what is not there', (t) => {
-  const directory = folder(t, { 'd/b.sh': '', 'd/a.sh': '', 'd/.hidden.sh': '', 'e/a.sh/x': '', plain: '' })
-  const found = (text: string) => type.globs.parse(text, { directory, env: {} }).map((file) => file.slice(directory.length + 1))
-  assert.deepEqual(found('d/*.sh'), ['d/a.sh', 'd/b.sh'])
-  assert.deepEqual(found('?/a.sh plain gone go*'), ['d/a.sh', 'e/a.sh', 'plain'])
-  assert.deepEqual(found('d/.h*'), ['d/.hidden.sh'])
-  assert.deepEqual(found('**/x plain/*'), [])
-  assert.deepEqual(type.globs.check(['gone'], { directory, env: {} }), [join(directory, 'gone')])
-})
-
-test('imageGlob counts from the image’s root, and a regular expression is marked as one', () => {
-  reads(type.imageGlob, 'usr/*.a', '/usr/*.a')
-  reads(type.imageGlob, '//usr', '/usr')
-  refuses(type.imageGlob, '')
-  reads(type.list(type.regularExpression), '^a,default', ['re:^a', 'default'])
-})
-
-test('credentials come from text, from a file and from a folder; an object is enough in recipe.ts', (t) => {
-  const directory = folder(t, { 'creds/b': 'two', 'creds/a.x': 'one', 'creds/sub/c': '', single: '3' })
-  const read = (text: string) => type.credentials.parse(text, { directory, env: {} })
-  assert.deepEqual(read('a=1 "b=two words" c'), [
-    { name: 'a', value: '1' },
-    { name: 'b', value: 'two words' },
-    { name: 'c', value: '' },
-  ])
-  assert.deepEqual(read('single'), [{ name: 'single', path: join(directory, 'single') }])
-  assert.deepEqual(read('creds'), [
-    { name: 'a.x', path: join(directory, 'creds/a.x') },
-    { name: 'b', path: join(directory, 'creds/b') },
-  ])
-  assert.match(
-    message(() => read('gone')),
-    /expected NAME=VALUE, or a file or folder that is there, got "gone"/,
-  )
-  takes(type.credentials, { a: '1' }, [{ name: 'a', value: '1' }])
-  takes(type.credentials, [{ name: 'a', path: 'p' }], [{ name: 'a', path: '/recipe/p' }])
-  for (const wrong of [5, [5], [{ name: 'a' }], { a: 1 }]) refuses(type.credentials, wrong)
-})
-
-test('ukiProfile reads a file, or what the file would say', (t) => {
-  const conf = '[UKIProfile]\nProfile=\n    ID=live\n    TITLE=Live, "now"\nCmdline=\n    a b=1,2\n    c\nSignExpectedPcr=no\n'
-  const directory = folder(t, { 'live.conf': conf, 'bare.conf': '[UKIProfile]\nProfile=ID=b\n', 'wrong.conf': 'ID=b\n' })
-  const read = (text: string) => type.ukiProfile.parse(text, { directory, env: {} })
-  const live = { profile: { ID: 'live', TITLE: 'Live, "now"' }, cmdline: ['a', 'b=1,2', 'c'], signExpectedPcr: false }
-  assert.deepEqual(read('live.conf'), { ...live, source: join(directory, 'live.conf') })
-  const bare = { profile: { ID: 'b' }, cmdline: [], signExpectedPcr: true }
-  assert.deepEqual(read('bare.conf'), { ...bare, source: join(directory, 'bare.conf') })
-  takes(type.ukiProfile, { profile: { ID: 'b' } }, bare)
-  assert.match(
-    message(() => read('wrong.conf')),
-    /wrong\.conf:1:/,
-  )
-  assert.match(
-    message(() => read('gone.conf')),
-    /expected a file that is there/,
-  )
-  for (const wrong of [5, {}, { profile: { ID: 1 } }, { profile: {}, cmdline: 'x' }, { profile: {}, signExpectedPcr: 'no' }])
-    refuses(type.ukiProfile, wrong)
 })
 
 test('values that cannot be built are read, and say what to do instead', () => {

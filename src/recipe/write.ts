@@ -7,10 +7,12 @@
 import { relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { Fault } from '../base/fault.ts'
+import type { TreeSource } from './file-type.ts'
 import { imagesOf } from './images.ts'
 import type { ImageRecipe, Recipe } from './recipe.ts'
 import { KEYS, type Key, ROWS, type Row } from './schema.ts'
-import type { Password, TreeSource, UkiProfile } from './type.ts'
+import type { Password } from './type.ts'
+import type { UkiProfile } from './uki-profile.ts'
 
 export interface Written {
   text: string

@@ -2,8 +2,9 @@
 import { existsSync } from 'node:fs'
 import { Fault } from '../../base/fault.ts'
 import { compareVersions } from '../../base/version.ts'
+import type { TreeSource } from '../file-type.ts'
 import { type Key, ROWS, type Row } from '../schema.ts'
-import type { Place, TreeSource } from '../type.ts'
+import type { Place } from '../type.ts'
 import { merged, type Reading, type Value } from './state.ts'
 import { checkMinimumVersion } from './version.ts'
 
