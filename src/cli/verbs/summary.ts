@@ -12,7 +12,7 @@ export const parser = command(
   merge(
     object({ verb: constant('summary') }),
     recipeOptions,
-    object({ all: toggle('--all', message`Show settings that are at their default as well.`) }),
+    object({ all: toggle('--all', message`Show defaults as well, and what the built-in initrd sets.`) }),
   ),
   {
     brief: message`Show the settings and where each came from`,
@@ -39,7 +39,7 @@ export const run: Run<SummaryOptions> = async (options, session) => {
   const { profiles, set, all } = options
   const recipe = await loadRecipe(options.recipe, { profiles, set, env: session.environment, anyValue: true })
   const images = [...recipe.subimages, recipe].map((image) => {
-    const shown = [...summaryOf(image)].filter(([, { origin }]) => all || origin !== 'default')
+    const shown = [...summaryOf(image)].filter(([, { origin }]) => all || isOwn(origin))
     return { image, shown: new Map(shown) }
   })
   const main = images.at(-1)!
@@ -62,6 +62,10 @@ export const run: Run<SummaryOptions> = async (options, session) => {
     text: [...text, ...tail, ...notes].join('\n\n'),
   }
 }
+
+/** Whether somebody set it: neither a default nor what the built-in initrd alone says. */
+const isOwn = (origin: string): boolean =>
+  origin.split(', ').some((place) => place !== 'default' && !place.startsWith('built-in '))
 
 function headingOf({ name, settings }: ImageRecipe, { color }: Session): string[] {
   const title = `${name}: ${settings.format} image ${settings.output}`
