@@ -14,7 +14,8 @@ import { makeModulesInitrd } from '../image/initrd.ts'
 import { selectModules } from '../image/kernel-modules.ts'
 import { entryName, entryToken, type Kernel, kernelCommandLine, kernelsOf } from '../image/kernels.ts'
 import { makeMicrocode } from '../image/microcode.ts'
-import { makeUki, type PcrTable, type Uki } from '../image/uki.ts'
+import { makeTreeUki } from '../image/output/programs.ts'
+import { makeUki, type Uki, type UkiInput } from '../image/uki.ts'
 import { ukiProfiles } from '../image/uki-profiles.ts'
 import { clampTimes } from '../image/usr.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
@@ -46,6 +47,8 @@ export interface BootInput {
   system: Tree
   /** The boot loader's files, which are in the system already. */
   loader: ReadonlyMap<string, Inode>
+  /** Kernels and stubs as they were before anything was removed. */
+  kernels: Tree
   /** Text of the image's os-release. */
   osRelease: string
   initrds: readonly NamedInitrd[]
@@ -107,10 +110,19 @@ export async function packKernelInitrds(input: KernelInitrdsInput, workers: Work
       modules.set(version, await makeModulesInitrd(clampTimes(tree, epoch), { workers }))
     }
   }
-  const left = await filesLeft(input.artifacts, 'io.mkosi.microcode')
-  if (left.length > 0) return { modules, microcode: left }
-  const made = kernels.length > 0 ? await makeMicrocode(system, epoch) : undefined
-  return { modules, microcode: made ? [{ name: 'microcode.initrd', content: { bytes: made } }] : [] }
+  return { modules, microcode: kernels.length > 0 ? await microcodeOf(input) : [] }
+}
+
+/** Early microcode: what scripts left, or else what the system has. */
+export async function microcodeOf({
+  system,
+  artifacts,
+  epoch,
+}: Pick<KernelInitrdsInput, 'system' | 'artifacts' | 'epoch'>): Promise<NamedInitrd[]> {
+  const left = await filesLeft(artifacts, 'io.mkosi.microcode')
+  if (left.length > 0) return left
+  const made = await makeMicrocode(system, epoch)
+  return made ? [{ name: 'microcode.initrd', content: { bytes: made } }] : []
 }
 
 /** What scripts left in a folder of the artifacts, by name. */
@@ -130,14 +142,16 @@ export async function makeBoot(input: BootInput, report: Report): Promise<Boot> 
   const add = (more: ReadonlyMap<string, Inode>) => {
     for (const [path, inode] of more) files.set(path, inode)
   }
+  if (settings.format === 'esp') {
+    add(await espUkiFiles(input, withFiles(system, files)))
+    return { files }
+  }
   if (!wantsKernel(settings)) return { files }
 
   const kernels = await kernelsOf(system)
   if (kernels.length === 0) {
     if (settings.bootable === 'auto' && !settings.hermeticUsr) return { files }
-    throw new Fault('recipe', 'Cannot make the image bootable: it has no kernel', {
-      hint: 'add a kernel such as linux-image-amd64 to the packages',
-    })
+    throw noKernel('Cannot make the image bootable')
   }
   let booted: BootedKernel | undefined
   for (const kernel of kernels) {
@@ -150,6 +164,27 @@ export async function makeBoot(input: BootInput, report: Report): Promise<Boot> 
   }
   return { files, kernel: booted }
 }
+
+/** An ESP by itself holds a UKI whose initrd is all of the tree, where the tree has a kernel. */
+async function espUkiFiles(input: BootInput, system: Tree): Promise<Map<string, Inode>> {
+  const { image, rootHash, epoch } = input
+  const { settings } = image
+  if (settings.bootable === false) return new Map()
+  const [kernel] = await kernelsOf(input.kernels)
+  if (!kernel && settings.bootable === 'auto') return new Map()
+  if (!kernel) throw noKernel('Cannot make the ESP bootable')
+  const uki = await makeTreeUki(input.system, ukiInput({ ...input, system: input.kernels }, kernel, settings.kernelCommandLine), {
+    compression: settings.compressOutput,
+    level: settings.compressLevel,
+    epoch,
+  })
+  const naming = { format: settings.unifiedKernelImageFormat, token: await entryToken(system), kernel: kernel.version }
+  const path = ukiPath(settings.bootloader, 'x86-64', entryName({ ...naming, rootHash: rootHash?.value }))
+  return ukiFiles(system, path, uki.bytes, epoch)
+}
+
+export const noKernel = (what: string): Fault =>
+  new Fault('recipe', `${what}: the image has no kernel`, { hint: 'add a kernel such as linux-image-amd64 to the packages' })
 
 /** The boot loader, signed, with its settings and keys; nothing where the image is not to be booted. */
 export async function loaderFiles({
@@ -237,16 +272,22 @@ function makeKernelUki(
   words: readonly string[],
   modules: Uint8Array | undefined,
 ): Promise<Uki> {
-  const { image, signing, system, initrds, own } = input
-  const { settings } = image
-  const contents = [...initrds.map(({ content }) => content), ...(modules ? [{ bytes: modules }] : [])]
-  return makeUki({
+  const initrds = [...input.initrds.map(({ content }) => content), ...(modules ? [{ bytes: modules }] : [])]
+  return makeUki({ ...ukiInput(input, kernel, words), initrds })
+}
+
+/** All of a UKI but its initrds, as the settings want it, out of the programs that `system` has. */
+export function ukiInput(
+  { image: { settings }, signing, system, own, osRelease }: Pick<BootInput, 'image' | 'signing' | 'system' | 'own' | 'osRelease'>,
+  kernel: Kernel,
+  words: readonly string[],
+): Omit<UkiInput, 'initrds'> {
+  return {
     stub: contentOf(system, stubPath('x86-64'), 'systemd-boot-efi'),
     kernel: kernel.content,
-    initrds: contents,
     microcode: own.microcode.map(({ content }) => content),
     ...(settings.splash ? { splash: contentOf(system, settings.splash.replace(/^\/+/, ''), 'what has the splash') } : {}),
-    osRelease: input.osRelease,
+    osRelease,
     cmdline: words.join(' '),
     uname: kernel.version,
     profiles: ukiProfiles(settings.unifiedKernelImageProfiles, words),
@@ -256,14 +297,12 @@ function makeKernelUki(
     },
     signKernel: settings.secureBoot && !settings.hermeticUsr,
     banks: ['sha256'],
-  })
+  }
 }
 
 /** Left to itself, policies are signed where the recipe names a key for them. */
 export const wantsPolicies = ({ signExpectedPcr, signExpectedPcrKey }: Settings): boolean =>
   signExpectedPcr === true || (signExpectedPcr === 'auto' && signExpectedPcrKey !== undefined)
-
-export const pcrTableOf = (boot: Boot): PcrTable | undefined => boot.kernel?.uki?.pcr11
 
 export function contentOf(system: Tree, path: string, from: string): Content {
   const inode = system.get(path)

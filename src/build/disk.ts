@@ -7,19 +7,14 @@
 import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { hmac } from '../base/guid.ts'
-import type { Architecture } from '../formats/dps.ts'
 import { crypt } from '../formats/sha512-crypt.ts'
 import { encodeVeritySignature } from '../formats/verity.ts'
-import { fallbackPath, withFiles } from '../image/boot-loader.ts'
+import { withFiles } from '../image/boot-loader.ts'
 import { kernelsOf, withKernelsInPlace } from '../image/kernels.ts'
 import { fileSystemMaker } from '../image/mkfs.ts'
-import { espDefinitions } from '../image/output/definitions.ts'
-import { hermeticDefinitions, rootDefinitions } from '../image/repart/builtin.ts'
-import { type Definition, loadDefinitions, parseDefinitions } from '../image/repart/definition.ts'
 import type { MakeFileSystem } from '../image/repart/file-system.ts'
 import { contentsOf, type Filled, fillPartitions, holdsBootFiles } from '../image/repart/fill.ts'
 import { planPartitions, type RepartPlan } from '../image/repart/plan.ts'
-import { specifiersOf } from '../image/repart/specifiers.ts'
 import { treeWithFstab } from '../image/repart/tabs.ts'
 import { clampTimes, usrLayout } from '../image/usr.ts'
 import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
@@ -27,7 +22,7 @@ import type { Settings } from '../recipe/schema.ts'
 import { withWorkers } from '../run/workers.ts'
 import { signRootHash } from '../signing/root-hash.ts'
 import { madeDirectory } from '../tree/content.ts'
-import { type Content, type Tree, treeOf } from '../tree/tree.ts'
+import { type Content, treeOf } from '../tree/tree.ts'
 import type { Chain } from '../verify/image.ts'
 import {
   type Boot,
@@ -41,6 +36,7 @@ import {
 } from './boot.ts'
 import type { Env } from './env.ts'
 import type { OutputInput } from './output.ts'
+import { definitionsOf } from './partitions.ts'
 import { toolsTree } from './tools.ts'
 
 export interface MadeDisk {
@@ -106,6 +102,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const boot = await makeBoot(
     {
       ...{ image, signing, system, loader, osRelease, own, rootHash, epoch, initrds },
+      kernels: input.system.boot,
       words: settings.hermeticUsr ? hermeticWords(settings) : [],
       partitions: layout(filled).partitions.map(({ typeName, guid }) => ({ type: typeName, uuid: guid })),
     },
@@ -123,25 +120,6 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
 
 /** Root hashes are signed unless the recipe says otherwise. */
 const isSigned = ({ verity }: Settings): boolean => verity === 'signed' || verity === 'auto'
-
-function definitionsOf(settings: Settings, osRelease: string, system: Tree): Definition[] {
-  const architecture: Architecture = 'x86-64'
-  const { repartDirectories, hermeticUsr } = settings
-  const options = { architecture, specifiers: specifiersOf(osRelease, architecture) }
-  if (repartDirectories.length > 0) return loadDefinitions(repartDirectories, options)
-  if (settings.format === 'esp') return parseDefinitions(espDefinitions(system, settings.sectorSize), options)
-  if (hermeticUsr)
-    return hermeticDefinitions({
-      architecture,
-      imageId: settings.imageId ?? settings.output,
-      imageVersion: settings.imageVersion,
-    })
-  const bootable = settings.bootable === true || (settings.bootable === 'auto' && system.has(fallbackPath(architecture)))
-  return rootDefinitions({ architecture, bootable, fileSystem: ROOT_FORMATS[settings.distribution] ?? 'ext4' })
-}
-
-/** The root file system that mkosi gives each distribution. */
-const ROOT_FORMATS: Readonly<Record<string, string>> = { fedora: 'btrfs', opensuse: 'btrfs' }
 
 /** File systems that need the distribution's programs; their tools tree is prepared when the first is made. */
 const fileSystems =

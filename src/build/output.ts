@@ -1,26 +1,32 @@
 /** What an image is written as: its format decides which files there are. */
-import { constants, copyFile, rm, writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
+import { encodeVeritySignature } from '../formats/verity.ts'
+import { stubPath } from '../image/boot-loader.ts'
 import { writeDisk } from '../image/disk.ts'
+import { kernelsOf } from '../image/kernels.ts'
 import type { ManifestArtifact } from '../image/manifest.ts'
-import { compressFile, writeCompressed } from '../image/output/compress.ts'
+import { writeTar } from '../image/output/archive.ts'
+import { compressFile } from '../image/output/compress.ts'
 import { writeCpio } from '../image/output/cpio.ts'
+import { protectionOf } from '../image/output/definitions.ts'
+import { makeExtension } from '../image/output/extension.ts'
 import { writeFolder } from '../image/output/folder.ts'
 import { besideNames, imageName, plainName } from '../image/output/names.ts'
 import { writeOci } from '../image/output/oci.ts'
-import { tarOf } from '../image/output/tar.ts'
-import { specifiersOf } from '../image/repart/specifiers.ts'
-import { splitNames, writeSplitFile } from '../image/repart/split.ts'
+import { makeTreeAddon, makeTreeUki } from '../image/output/programs.ts'
+import { clampTimes } from '../image/usr.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
-import type { Content } from '../tree/tree.ts'
+import type { Settings } from '../recipe/schema.ts'
+import { signRootHash } from '../signing/root-hash.ts'
 import { type Link, verifyImage } from '../verify/image.ts'
-import type { NamedInitrd } from './boot.ts'
+import { contentOf, microcodeOf, type NamedInitrd, noKernel, osReleaseOf, ukiInput } from './boot.ts'
 import { type MadeDisk, makeDisk } from './disk.ts'
 import type { Env } from './env.ts'
 import type { ImagesInput } from './images.ts'
 import { trustOf } from './keys.ts'
+import { writeSplit, writeSplitTar } from './split.ts'
 import type { System } from './system.ts'
 
 export interface OutputInput extends ImagesInput {
@@ -46,51 +52,53 @@ export interface MadeImage {
 
 /** Writes an image into the output folder, in its format. */
 export async function makeOutput(input: OutputInput, env: Env): Promise<MadeImage> {
-  const { image, output } = input
-  const { settings } = image
-  const made: MadeImage = { image, files: [], folders: [], links: [] }
-  const name = nameOf(image)
-  const path = join(output, name)
-  const { tree } = input.system
-  const { compressOutput: compression, compressLevel: level } = settings
-  switch (settings.format) {
-    case 'none':
-      break
-    case 'disk':
-    case 'esp':
-      await writeDiskImage(input, made, env)
-      break
-    case 'cpio':
-      await writeCpio(tree, path, { epoch: input.epoch, compression, level })
-      made.files.push({ name, type: 'cpio' })
-      break
-    case 'tar':
-      await writeCompressed(tarOf(tree), path, { compression, level })
-      made.files.push({ name, type: 'tar' })
-      break
-    case 'directory':
-      await writeFolder(tree, path, { epoch: input.epoch })
-      made.folders.push(name)
-      break
-    case 'oci':
-      await writeOci(tree, path, {
-        architecture: 'x86-64',
-        epoch: input.epoch,
-        imageId: settings.imageId,
-        imageVersion: settings.imageVersion,
-        kernelCommandLine: settings.kernelCommandLine,
-        labels: settings.ociLabels,
-        annotations: settings.ociAnnotations,
-        compression,
-        level,
-      })
-      made.folders.push(name)
-      break
-    default:
-      throw new Fault('recipe', `Cannot write an image in format ${settings.format}: not supported yet`)
-  }
+  const made: MadeImage = { image: input.image, files: [], folders: [], links: [] }
+  await WRITERS[input.image.settings.format](input, made, env)
+  await writeSplitTar(input, made)
   return made
 }
+
+type Writer = (input: OutputInput, made: MadeImage, env: Env) => Promise<void>
+
+const WRITERS: Readonly<Record<Settings['format'], Writer>> = {
+  none: async () => {},
+  disk: writeDiskImage,
+  esp: writeDiskImage,
+  sysext: writeExtension,
+  confext: writeExtension,
+  portable: writeExtension,
+  uki: writeUki,
+  addon: writeAddon,
+  cpio: async (input, made) => {
+    const { path, name } = placeOf(input)
+    await writeCpio(input.system.tree, path, { ...compressionOf(input), epoch: input.epoch })
+    made.files.push({ name, type: 'cpio' })
+  },
+  tar: async (input, made) => {
+    const { path, name } = placeOf(input)
+    await writeTar(input.system.tree, path, { ...compressionOf(input), epoch: input.epoch })
+    made.files.push({ name, type: 'tar' })
+  },
+  directory: async (input, made) => {
+    const { path, name } = placeOf(input)
+    await writeFolder(input.system.tree, path, { epoch: input.epoch })
+    made.folders.push(name)
+  },
+  oci: async (input, made) => {
+    const { path, name } = placeOf(input)
+    const { imageId, imageVersion, kernelCommandLine, ociLabels, ociAnnotations } = input.image.settings
+    const what = { imageId, imageVersion, kernelCommandLine, labels: ociLabels, annotations: ociAnnotations }
+    await writeOci(input.system.tree, path, { architecture: 'x86-64', epoch: input.epoch, ...what, ...compressionOf(input) })
+    made.folders.push(name)
+  },
+}
+
+const placeOf = ({ image, output }: OutputInput) => ({ name: nameOf(image), path: join(output, nameOf(image)) })
+
+const compressionOf = ({ image: { settings } }: OutputInput) => ({
+  compression: settings.compressOutput,
+  level: settings.compressLevel,
+})
 
 const namingOf = ({ settings }: ImageRecipe) => ({
   output: settings.output,
@@ -114,59 +122,74 @@ async function writeDiskImage(input: OutputInput, made: MadeImage, env: Env): Pr
   made.links = await report.step('Verify image', (report: Report) =>
     verifyImage(plain, { ...trustOf(signing), chain: disk.chain }, report),
   )
-  if (imageName(naming) !== plainName(naming)) {
-    const { compressOutput: compression, compressLevel: level } = image.settings
-    await report.step('Compress image', () => compressFile(plain, { compression, level }))
-    await rm(plain)
-  }
+  await compressWhole(input, plain, report)
 }
 
-async function writeSplit({ image, output }: OutputInput, disk: MadeDisk, made: MadeImage): Promise<void> {
+/** Compresses a finished image as a whole, where the recipe wants that. */
+async function compressWhole(input: OutputInput, plain: string, report: Report): Promise<void> {
+  const naming = namingOf(input.image)
+  if (imageName(naming) === plainName(naming)) return
+  await report.step('Compress image', () => compressFile(plain, compressionOf(input)))
+  await rm(plain)
+}
+
+async function writeExtension(input: OutputInput, made: MadeImage, env: Env): Promise<void> {
+  const { image, system, signing, epoch, work, output } = input
+  const { format, verity, seed, sectorSize } = image.settings
+  const sign = async (hash: string) => encodeVeritySignature(await signRootHash(hash, signing.signers.verity))
+  const { plan, sources } = await env.report.step(`Write ${format}`, (report) =>
+    makeExtension(
+      clampTimes(system.tree, epoch),
+      {
+        kind: format as 'sysext' | 'confext' | 'portable',
+        output: image.settings.output,
+        architecture: 'x86-64',
+        verity: protectionOf(verity, true),
+        ...{ seed, sectorSize, epoch, work: join(work, image.name) },
+        ...(verity === 'defer' ? {} : { signRootHash: sign }),
+      },
+      report,
+    ),
+  )
+  const naming = namingOf(image)
+  const plain = join(output, plainName(naming))
+  await writeDisk(plain, plan, sources)
+  await compressWhole(input, plain, env.report)
+  made.files.push({ name: imageName(naming), type: 'disk' })
+}
+
+/** A UKI that is a system by itself: the tree is its initrd. */
+async function writeUki(input: OutputInput, made: MadeImage): Promise<void> {
+  const { image, signing, system, epoch } = input
   const { settings } = image
-  const wanted = new Set<string>(settings.splitArtifacts)
+  const [kernel] = await kernelsOf(system.boot)
+  if (!kernel) throw noKernel('Cannot make a UKI')
+  const own = { modules: new Map(), microcode: await microcodeOf({ system: system.boot, artifacts: system.artifacts, epoch }) }
+  const osRelease = await osReleaseOf(system.tree)
+  const all = ukiInput({ image, signing, system: system.boot, own, osRelease }, kernel, settings.kernelCommandLine)
+  const uki = await makeTreeUki(system.tree, all, { ...compressionOf(input), epoch })
+  const put = async (name: string, type: OutputFile['type'], bytes: Uint8Array) => {
+    await writeFile(join(input.output, name), bytes, { flag: 'wx' })
+    made.files.push({ name, type })
+  }
+  await put(nameOf(image), 'uki', uki.bytes)
+  const split = new Set<string>(settings.splitArtifacts)
   const names = besideNames(settings.output)
-  const { kernel } = disk.boot
-  const put = async (name: string, type: OutputFile['type'], content: Content, more: Partial<OutputFile> = {}) => {
-    await copyTo(join(output, name), content)
-    made.files.push({ name, type, ...more })
-  }
-  const text = (value: string): Content => ({ bytes: Buffer.from(value) })
-  if (kernel?.uki && wanted.has('uki')) await put(names.uki, 'uki', { bytes: kernel.uki.bytes })
-  // Out of the UKI, where there is one: the kernel is signed in there, and the initrd has the kernel's modules.
-  if (kernel && wanted.has('kernel'))
-    await put(names.kernel, 'kernel', kernel.uki ? { bytes: kernel.uki.kernel } : kernel.vmlinuz)
-  const [initrd] = disk.initrds
-  const initrds = kernel?.uki ? { bytes: kernel.uki.initrd } : initrd?.content
-  if (initrd && initrds && wanted.has('initrd')) await put(names.initrd, 'initrd', initrds)
-  const modules = kernel && disk.modules.get(kernel.version)
-  if (modules && wanted.has('kernel-modules-initrd'))
-    await put(names.kernelModulesInitrd, 'kernel-modules-initrd', { bytes: modules })
-  if (wanted.has('os-release')) await put(names.osRelease, 'os-release', text(disk.osRelease))
-  if (disk.rootHash && wanted.has('roothash')) {
-    // The hash of /usr has the name that updates match; mkosi has one name for both.
-    const name = settings.hermeticUsr ? `${settings.output}.usrhash` : names.rootHash
-    await put(name, 'roothash', text(disk.rootHash.value))
-  }
-  if (kernel?.uki && wanted.has('pcrs')) await put(names.pcrs, 'pcrs', text(`${JSON.stringify(kernel.uki.pcr11)}\n`))
-  if (wanted.has('partitions')) await writePartitions(image, output, disk, made)
+  if (split.has('kernel')) await put(names.kernel, 'kernel', uki.kernel)
+  if (split.has('initrd')) await put(names.initrd, 'initrd', uki.initrd)
+  if (split.has('pcrs')) await put(names.pcrs, 'pcrs', Buffer.from(`${JSON.stringify(uki.pcr11)}\n`))
 }
 
-async function writePartitions({ settings }: ImageRecipe, output: string, disk: MadeDisk, made: MadeImage): Promise<void> {
-  const { compressOutput: compression, compressLevel: level } = settings
-  const names = splitNames(disk.plan, `${settings.output}.raw`, specifiersOf(disk.osRelease, 'x86-64'))
-  for (const [i, partition] of disk.plan.partitions.entries()) {
-    const [name, source] = [names[i], disk.sources[i]]
-    if (name === undefined || source === undefined) continue
-    const { guid, typeName, label } = partition
-    const path = join(output, name)
-    await writeSplitFile(path, partition, source)
-    const written = await compressFile(path, { compression, level })
-    if (written !== path) await rm(path)
-    made.files.push({ name: written.slice(output.length + 1), type: 'partition', partition: { guid, type: typeName, label } })
+async function writeAddon(input: OutputInput, made: MadeImage): Promise<void> {
+  const { image, system, signing, epoch } = input
+  const { path, name } = placeOf(input)
+  const { secureBoot, kernelCommandLine } = image.settings
+  const addon = {
+    stub: contentOf(system.boot, stubPath('x86-64', 'addon'), 'systemd-boot-efi'),
+    cmdline: kernelCommandLine.join(' '),
+    ...(secureBoot ? { signer: signing.signers.db } : {}),
   }
-}
-
-async function copyTo(path: string, content: Content): Promise<void> {
-  if ('bytes' in content) await writeFile(path, content.bytes, { flag: 'wx' })
-  else await copyFile(content.path, path, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL)
+  const bytes = await makeTreeAddon(system.tree, addon, { ...compressionOf(input), epoch })
+  await writeFile(path, bytes, { flag: 'wx' })
+  made.files.push({ name, type: 'addon' })
 }

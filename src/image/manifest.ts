@@ -17,6 +17,7 @@ export type ArtifactType =
   | 'cpio'
   | 'tar'
   | 'uki'
+  | 'addon'
   | 'kernel'
   | 'initrd'
   | 'kernel-modules-initrd'

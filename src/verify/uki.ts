@@ -38,7 +38,7 @@ interface Held {
   content: Uint8Array
 }
 
-const NEEDED = ['.linux', '.initrd', '.osrel', '.cmdline', '.uname']
+const NEEDED = ['.linux', '.initrd', '.osrel', '.uname']
 /** No honest text section comes near it; kernels and initrds are not decoded. */
 const MAX_TEXT_BYTES = 1 << 20
 
@@ -78,7 +78,8 @@ function readSections(path: string, bytes: Uint8Array, pe: Pe, chain: Chain, { e
   for (const [i, profile] of profiles.entries()) {
     const where = profiles.length === 1 ? '' : ` in profile ${i}`
     const signed = chain.policies && i === 0 ? ['.pcrsig', '.pcrpkey'] : []
-    for (const name of [...NEEDED, ...signed]) {
+    const pinning = chain.verity === undefined ? [] : ['.cmdline']
+    for (const name of [...NEEDED, ...pinning, ...signed]) {
       const count = profile.filter((section) => section.name === name).length
       if (count !== 1) wrong(`there ${count === 0 ? 'is no' : `are ${count}`} ${name}${where}, expected one`)
     }
