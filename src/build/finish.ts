@@ -113,6 +113,7 @@ export async function finishRoot(finish: Finish, report: Report): Promise<Tree> 
     const answers = { locale, localeMessages, keymap, timezone, hostname, rootShell }
     await programs.runFirstboot({ ...answers, rootPasswordHash: password, credentials }, here, report)
     await clampPasswords(root, finish.epoch)
+    await rm(at(root, 'etc/.pwd.lock'), { force: true })
   }
   const boot = await saveBoot(root, finish.saved)
   await removePackages(here, settings.removePackages, report)

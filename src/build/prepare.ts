@@ -64,6 +64,8 @@ const MACHINE_STATE = [
   'var/lib/systemd/credential.secret',
   'etc/machine-info',
   'var/lib/dbus/machine-id',
+  'etc/nvme/hostid',
+  'etc/nvme/hostnqn',
 ]
 
 const writeMachineId = ({ settings }: ImageRecipe, root: string): Promise<void> =>

@@ -12,7 +12,7 @@ import { type Inode, nameOf, type Tree } from '../tree/tree.ts'
 
 /** What belongs to one machine, or to the build: never in an image. Paths below /etc. */
 const MACHINE_FILES =
-  /^(?:machine-id|hostid|adjtime|mtab|resolv\.conf|\.pwd\.lock|\.updated|ld\.so\.cache|ssh\/ssh_host_.*|(?:passwd|group|shadow|gshadow|subuid|subgid)-?)$/
+  /^(?:machine-id|hostid|nvme\/host(?:id|nqn)|adjtime|mtab|resolv\.conf|\.pwd\.lock|\.updated|ld\.so\.cache|ssh\/ssh_host_.*|(?:passwd|group|shadow|gshadow|subuid|subgid)-?)$/
 
 /** Made anew by `preset-all` on first boot: `multi-user.target.wants/x.service`, `dbus.service` aliases. */
 const ENABLEMENT = /^systemd\/(?:system|user)(?:\/|$)/
