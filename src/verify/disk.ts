@@ -71,8 +71,6 @@ export async function checkTable(disk: Disk, chain: Chain, links: Link[]): Promi
       const sizeBytes = (p.lastLba - p.firstLba + 1) * sectorSize
       return { number: i + 1, label: p.name, guid: p.guid, ...designatorOf(p.type), offset, sizeBytes }
     })
-    for (const [i, { number, designator }] of partitions.entries())
-      if (designator === undefined) wrong(`partition ${number} has type ${gpt.partitions[i]!.type}, no Discoverable Partition`)
     for (const needed of neededPartitions(chain))
       if (!partitions.some(({ designator }) => designator === needed)) wrong(`there is no ${needed} partition`)
     if (partitions.filter(({ designator }) => designator === 'esp').length > 1) wrong('there is more than one ESP')

@@ -28,17 +28,20 @@ export async function checkEsp(disk: Disk, partitions: readonly DiskPartition[],
     leaveUnchecked(links, 'ESP', 'there is none')
     return facts
   }
-  const read = readWithin(disk, esp)
-  const found = await checkLink(links, 'ESP', (finding) => readEsp(read, esp, finding))
+  const found = await checkLink(links, 'ESP', (finding) => readBootPartition(readWithin(disk, esp), esp, finding))
   if (!found) return facts
+  const xbootldr = partitions.find(({ designator }) => designator === 'xbootldr')
+  const beside =
+    xbootldr &&
+    (await checkLink(links, 'XBOOTLDR', (finding) => readBootPartition(readWithin(disk, xbootldr), xbootldr, finding)))
   const architecture = partitions.find(({ designator }) => designator === 'usr')?.architecture ?? 'x86-64'
   const digests = new Map<string, string>()
-  for (const entry of found.programs) {
+  for (const { entry, read } of [...found.programs, ...(beside?.programs ?? [])]) {
     const program = await checkLink(links, `EFI program ${entry.path}`, (finding) =>
       checkProgram(entry, read, architecture, trust, finding),
     )
     if (!program) continue
-    digests.set(entry.path.toUpperCase(), program.digest)
+    if (found.fat.entries.includes(entry)) digests.set(entry.path.toUpperCase(), program.digest)
     if (!isUki(program.pe)) {
       if (isMeantAsUki(entry.path)) leaveUnchecked(links, `UKI ${entry.path}`, 'it has no .linux section')
       continue
@@ -46,27 +49,32 @@ export async function checkEsp(disk: Disk, partitions: readonly DiskPartition[],
     const uki = await checkUki(entry.path, program.bytes, program.pe, trust, links)
     if (uki) facts.ukis.push({ ...uki, digest: program.digest })
   }
-  const { bootable } = chainOf(trust)
+  const { bootable, loader } = chainOf(trust)
   if (bootable && !links.some(({ name }) => name.startsWith('UKI '))) leaveUnchecked(links, 'UKI', 'there is none on the ESP')
-  if (bootable || digests.size > 0)
+  if (loader && (bootable || digests.size > 0))
     await checkLink(links, 'systemd-boot', (finding) => checkBootLoader(digests, architecture, finding))
-  await checkEnrolments(found.fat, read, trust, links)
+  await checkEnrolments(found.fat, readWithin(disk, esp), trust, links)
   return facts
 }
 
 /** Where systemd-boot looks for UKIs; addons lie below folders of their own or are called so. */
 const isMeantAsUki = (path: string): boolean => /^EFI\/Linux\/[^/]+\.efi$/i.test(path) && !/\.addon\.efi$/i.test(path)
 
+interface BootPartition {
+  fat: Fat
+  programs: { entry: FatEntry; read: ReadAt }[]
+}
+
 /** What counts as an EFI program: what is called so, and what begins like one whatever it is called. */
-function readEsp(read: ReadAt, esp: DiskPartition, { evidence, wrong }: Finding): { fat: Fat; programs: FatEntry[] } {
-  const fat = decodeFat(read, esp.sizeBytes)
+function readBootPartition(read: ReadAt, { sizeBytes }: DiskPartition, { evidence, wrong }: Finding): BootPartition {
+  const fat = decodeFat(read, sizeBytes)
   const files = fat.entries.filter(({ type }) => type === 'file')
   const startsLikeOne = ({ extents, sizeBytes }: FatEntry) =>
     sizeBytes >= 2 && Buffer.from(read(extents[0]!.offset, 2)).toString('latin1') === 'MZ'
   const programs = files.filter((file) => /\.efi$/i.test(file.path) || startsLikeOne(file))
   evidence(`FAT${fat.bits}, ${files.length} files, ${programs.length} EFI programs`)
   if (programs.length > MAX_PROGRAMS) wrong(`${programs.length} EFI programs are more than the ${MAX_PROGRAMS} that are checked`)
-  return { fat, programs: programs.slice(0, MAX_PROGRAMS) }
+  return { fat, programs: programs.slice(0, MAX_PROGRAMS).map((entry) => ({ entry, read })) }
 }
 
 function checkProgram(entry: FatEntry, read: ReadAt, architecture: Architecture, trust: Trust, { evidence, wrong }: Finding) {
@@ -85,9 +93,14 @@ function checkProgram(entry: FatEntry, read: ReadAt, architecture: Architecture,
   }
   for (const { certificate, problems } of trusted ? [] : signatures) {
     const by = certificate ? nameOf(certificate) : 'an unknown certificate'
-    if (problems.length === 0 && !/\.efi$/i.test(entry.path)) {
-      // A distribution's kernel as it lies in /boot: no boot entry, and firmware with our keys alone refuses it.
-      evidence(`signed by ${by}, so that firmware refuses it`)
+    if (problems.length === 0 && chainOf(trust).signedByOthers) {
+      evidence(`signed by ${by}`)
+      continue
+    }
+    // A distribution's kernel as it lies in /boot is no boot entry, and firmware with our keys alone refuses it.
+    const isMeantToStart = /\.efi$/i.test(entry.path)
+    if (problems.length === 0 && !(isMeantToStart && chainOf(trust).secureBoot)) {
+      evidence(`signed by ${by}${isMeantToStart ? '' : ', so that firmware refuses it'}`)
       continue
     }
     wrong(`its signature by ${by} does not count: ${problems.join(', ') || 'the certificate is not a trusted db certificate'}`)

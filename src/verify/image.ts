@@ -72,5 +72,18 @@ async function checkTrees(
     const own = ukis.filter((uki) => uki.rootHash === rootHash)
     await checkUsr(disk, partitions, rootHash, own, trust, workers, links)
   }
+  if (hashes.size === 0 && !chainOf(trust).bootable) {
+    // Nothing of the image pins them, so what mounts it goes by the halves of root hashes that are their UUIDs.
+    for (const rootHash of hashesOf(partitions, chainOf(trust).verity!)) {
+      hashes.add(rootHash)
+      await checkUsr(disk, partitions, rootHash, [], trust, workers, links)
+    }
+  }
   if (hashes.size === 0) for (const name of USR_LINKS) leaveUnchecked(links, name, 'no UKI names a root hash')
+}
+
+const hashesOf = (partitions: readonly DiskPartition[], verity: string): string[] => {
+  const halves = (designator: string) => partitions.filter((one) => one.designator === designator).map(({ guid }) => guid)
+  const whole = halves(verity).map((data, i) => `${data}${halves(`${verity}-verity`)[i] ?? ''}`.replaceAll('-', ''))
+  return whole.filter((hash) => /^[0-9a-f]{64}$/.test(hash))
 }

@@ -28,9 +28,16 @@ export interface Chain {
   secureBoot: boolean
   /** The UKI's default profile has signed PCR policies. */
   policies: boolean
+  /** systemd-boot is there to start it, rather than firmware by itself. */
+  loader: boolean
+  /** Programs that others signed come with their signatures, for firmware that trusts those. */
+  signedByOthers: boolean
 }
 
-export const FULL_CHAIN: Chain = { verity: 'usr', signature: true, bootable: true, secureBoot: true, policies: true }
+export const FULL_CHAIN: Chain = {
+  ...{ verity: 'usr', signature: true, bootable: true, secureBoot: true, policies: true },
+  ...{ loader: true, signedByOthers: false },
+}
 
 export const chainOf = ({ chain }: Trust): Chain => chain ?? FULL_CHAIN
 

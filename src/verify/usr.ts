@@ -12,6 +12,7 @@ import {
   verityPartitionUuids,
   verityTree,
 } from '../formats/verity.ts'
+import type { ReadAt } from '../formats/struct.ts'
 import { decodeIssuerAndSerial } from '../formats/x509.ts'
 import { verifyVerity } from '../image/verity.ts'
 import type { Workers } from '../run/workers.ts'
@@ -157,7 +158,13 @@ function checkFileSystem(
   ukis: readonly UkiFacts[],
   { evidence, wrong }: Finding,
 ): void {
-  const erofs = decodeErofs(readWithin(disk, covered), covered.sizeBytes)
+  const read = readWithin(disk, covered)
+  const other = otherFileSystem(read)
+  if (other !== undefined) {
+    evidence(`${other} of ${formatSize(covered.sizeBytes)}: what is in it is covered, and not looked at`)
+    return
+  }
+  const erofs = decodeErofs(read, covered.sizeBytes)
   const inside = parseOsRelease(readOsRelease(erofs, verity === 'usr' ? 'lib/os-release' : 'usr/lib/os-release'))
   for (const { path, osRelease } of ukis) {
     const outside = parseOsRelease(osRelease)
@@ -170,6 +177,18 @@ function checkFileSystem(
   const name = [inside.get('IMAGE_ID'), inside.get('IMAGE_VERSION')].filter((part) => part !== undefined).join(' ')
   evidence(`EROFS of ${formatSize(erofs.sizeBytes)}, ${erofs.inodes.size} paths, ${name || 'no image id'}`)
 }
+
+const MAGICS: readonly [name: string, offset: number, bytes: string][] = [
+  ['squashfs', 0, '68737173'],
+  ['ext4', 1080, '53ef'],
+  ['xfs', 0, '58465342'],
+  ['btrfs', 65600, '5f42485266535f4d'],
+  ['f2fs', 1024, '1020f5f2'],
+]
+
+/** A file system that is none of ours to read. */
+const otherFileSystem = (read: ReadAt): string | undefined =>
+  MAGICS.find(([, offset, bytes]) => Buffer.from(read(offset, bytes.length / 2)).toString('hex') === bytes)?.[0]
 
 function readOsRelease(erofs: Erofs, path: string): string {
   const inode = erofs.inodes.get(path)
