@@ -81,7 +81,7 @@ export function wantsKernel({ bootable, format, overlay }: Settings): boolean {
 }
 
 /** Whether EFI firmware is to find a boot loader. */
-const wantsBootLoader = (settings: Settings): boolean => wantsKernel(settings) || settings.format === 'esp'
+export const wantsBootLoader = (settings: Settings): boolean => wantsKernel(settings) || settings.format === 'esp'
 
 export interface KernelInitrdsInput {
   image: ImageRecipe

@@ -7,6 +7,7 @@ import { link, mkdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/p
 import { basename, dirname, extname, join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { withoutUnusedModules } from '../image/kernel-modules.ts'
+import { entryToken } from '../image/kernels.ts'
 import { findGlob } from '../image/system/globs.ts'
 import { installedKernels, placeKernels } from '../image/system/kernel.ts'
 import { extensionRelease, withFields } from '../image/system/os-release.ts'
@@ -18,6 +19,7 @@ import type { ImageRecipe } from '../recipe/recipe.ts'
 import { run, SYSTEM_PATH } from '../run/process.ts'
 import { readTree } from '../tree/from-disk.ts'
 import { type Inode, parentOf, type Tree } from '../tree/tree.ts'
+import { wantsBootLoader } from './boot.ts'
 import { at, exists, isExtension } from './prepare.ts'
 import { removePackages } from './remove.ts'
 
@@ -98,6 +100,7 @@ export async function finishRoot(finish: Finish, report: Report): Promise<Tree> 
   const here = installedIn(image, finish)
   await placeKernels(root)
   await report.step('Write settings', () => writeSettings(finish))
+  await keepEntryToken(image, root)
   if (!isExtension(image)) {
     await programs.runLocaleGen(here, report)
     await programs.runSysusers(here, report)
@@ -122,6 +125,17 @@ export async function finishRoot(finish: Finish, report: Report): Promise<Tree> 
   if (isExtension(image))
     await run(['find', root, '-mindepth', '1', '-type', 'd', '-empty', '-delete'], { env: { PATH: SYSTEM_PATH } })
   return boot
+}
+
+/** What names of boot entries begin with, where `bootctl install` keeps it: scripts may copy or change it. */
+async function keepEntryToken({ settings }: ImageRecipe, root: string): Promise<void> {
+  if (!wantsBootLoader(settings) || !settings.bootloader.startsWith('systemd-boot')) return
+  if (settings.bootable === 'auto' && installedKernels(root).length === 0) return
+  const loaders = `usr/lib/systemd/boot/efi/*.efi${settings.bootloader.endsWith('-signed') ? '.signed' : ''}`
+  if (findGlob(root, loaders).length === 0 || exists(root, 'etc/kernel/entry-token')) return
+  const said = /^(?:etc(?:\/(?:machine-id|os-release))?|usr(?:\/lib(?:\/(?:os-release|kernel(?:\/entry-token)?))?)?)?$/
+  const tree = readTree(root, { exclude: (path) => !said.test(path) })
+  await writeInside(root, 'etc/kernel/entry-token', `${await entryToken(tree)}\n`)
 }
 
 /** No password was changed after `epoch`: some programs write the day of the build. */

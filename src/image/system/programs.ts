@@ -81,11 +81,12 @@ export async function runFirstboot(answers: FirstBoot, image: Installed, report:
     ['--root-shell', 'passwd.shell.root', answers.rootShell],
   ]
   const given = rows.filter(([, , value]) => value !== undefined)
-  if (given.length === 0) return
   const options = given.flatMap(([option, , value]) => [option, value!])
-  const ran = await systemdStep('systemd-firstboot', 'Apply first boot settings', image, report, [
-    ['--root=/buildroot', '--force', ...options],
-  ])
+  const argv = ['--root=/buildroot', '--force', ...options]
+  const ran =
+    given.length === 0
+      ? answers.hostname !== undefined
+      : await systemdStep('systemd-firstboot', 'Apply first boot settings', image, report, [argv])
   if (!ran || !answers.credentials) return
   const store = makeDirectoryInside(image.root, '/usr/lib/credstore')
   for (const [, credential, value] of given) {
