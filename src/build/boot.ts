@@ -173,7 +173,8 @@ async function espUkiFiles(input: BootInput, system: Tree): Promise<Map<string, 
   const [kernel] = await kernelsOf(input.kernels)
   if (!kernel && settings.bootable === 'auto') return new Map()
   if (!kernel) throw noKernel('Cannot make the ESP bootable')
-  const uki = await makeTreeUki(input.system, ukiInput({ ...input, system: input.kernels }, kernel, settings.kernelCommandLine), {
+  const programs = withFiles(input.system, input.kernels)
+  const uki = await makeTreeUki(input.system, ukiInput({ ...input, system: programs }, kernel, settings.kernelCommandLine), {
     compression: settings.compressOutput,
     level: settings.compressLevel,
     epoch,

@@ -6,8 +6,6 @@
  */
 import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
-import { hmac } from '../base/guid.ts'
-import { crypt } from '../formats/sha512-crypt.ts'
 import { encodeVeritySignature } from '../formats/verity.ts'
 import { withFiles } from '../image/boot-loader.ts'
 import { kernelsOf, withKernelsInPlace } from '../image/kernels.ts'
@@ -16,6 +14,7 @@ import type { MakeFileSystem } from '../image/repart/file-system.ts'
 import { contentsOf, type Filled, fillPartitions, holdsBootFiles } from '../image/repart/fill.ts'
 import { planPartitions, type RepartPlan } from '../image/repart/plan.ts'
 import { treeWithFstab } from '../image/repart/tabs.ts'
+import { rootPasswordHash } from '../image/system/root-password.ts'
 import { clampTimes, usrLayout } from '../image/usr.ts'
 import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
 import type { Settings } from '../recipe/schema.ts'
@@ -144,6 +143,8 @@ function chainOf(settings: Settings, filled: readonly Filled[], boot: Boot): Cha
     bootable: boot.kernel?.uki !== undefined,
     secureBoot: settings.secureBoot,
     policies: wantsPolicies(settings),
+    loader: settings.bootloader.startsWith('systemd-boot'),
+    signedByOthers: settings.bootloader.endsWith('-signed') || settings.unifiedKernelImages === 'signed',
   }
 }
 
@@ -155,7 +156,7 @@ const hermetic = (settings: Settings, epoch: number) => ({
   locale: settings.locale,
   keymap: settings.keymap,
   timezone: settings.timezone,
-  rootPasswordHash: rootPasswordHash(settings),
+  rootPasswordHash: settings.rootPassword && rootPasswordHash(settings.rootPassword, settings.seed),
   rootShell: settings.rootShell,
   packageDatabase: settings.cleanPackageMetadata !== true,
   volatileRoot: hermeticWords(settings).includes('root=tmpfs') || settings.kernelCommandLine.includes('root=tmpfs'),
@@ -166,9 +167,3 @@ const hermeticWords = ({ kernelCommandLine }: Settings): string[] => [
   USR_SIGNATURE_CMDLINE,
   ...(kernelCommandLine.some((word) => word.startsWith('root=')) ? [] : ['root=tmpfs']),
 ]
-
-/** A plain password is hashed with a salt that follows from the seed: the same recipe gives the same image. */
-export function rootPasswordHash({ rootPassword, seed }: Settings): string | undefined {
-  if (rootPassword === undefined || rootPassword.hashed || rootPassword.value === '') return rootPassword?.value
-  return crypt(rootPassword.value, hmac(seed, 'root-password').toString('hex').slice(0, 16))
-}

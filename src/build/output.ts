@@ -3,7 +3,7 @@ import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { encodeVeritySignature } from '../formats/verity.ts'
-import { stubPath } from '../image/boot-loader.ts'
+import { stubPath, withFiles } from '../image/boot-loader.ts'
 import { writeDisk } from '../image/disk.ts'
 import { kernelsOf } from '../image/kernels.ts'
 import type { ManifestArtifact } from '../image/manifest.ts'
@@ -166,7 +166,8 @@ async function writeUki(input: OutputInput, made: MadeImage): Promise<void> {
   if (!kernel) throw noKernel('Cannot make a UKI')
   const own = { modules: new Map(), microcode: await microcodeOf({ system: system.boot, artifacts: system.artifacts, epoch }) }
   const osRelease = await osReleaseOf(system.tree)
-  const all = ukiInput({ image, signing, system: system.boot, own, osRelease }, kernel, settings.kernelCommandLine)
+  const programs = withFiles(system.tree, system.boot)
+  const all = ukiInput({ image, signing, system: programs, own, osRelease }, kernel, settings.kernelCommandLine)
   const uki = await makeTreeUki(system.tree, all, { ...compressionOf(input), epoch })
   const put = async (name: string, type: OutputFile['type'], bytes: Uint8Array) => {
     await writeFile(join(input.output, name), bytes, { flag: 'wx' })

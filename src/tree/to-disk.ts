@@ -1,6 +1,17 @@
 /** Writes trees to a directory: skeleton and extra files of a recipe on their way into an image. */
-import { constants } from 'node:fs'
-import { chmod, copyFile, lchown, link, lstat, mkdir, rm, symlink, utimes, writeFile } from 'node:fs/promises'
+import {
+  chmodSync,
+  constants,
+  copyFileSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { makeDirectoryInside, resolveInside } from '../run/inside.ts'
@@ -21,52 +32,52 @@ export async function writeTree(tree: Tree, root: string, options: WriteOptions 
   const directories: [string, Inode][] = []
   for (const [path, inode] of tree) {
     if (inode.type === 'directory') {
-      const isThere = await isDirectory(`${root}/${resolveInside(root, path, { followLast: true })}`, path)
+      const isThere = isDirectory(`${root}/${resolveInside(root, path, { followLast: true })}`, path)
       const target = path === '' ? root : makeDirectoryInside(root, path)
       if (!(isThere && options.keepDirectories)) directories.push([target, inode])
       continue
     }
     const target = `${root}/${resolveInside(root, path)}`
-    await mkdir(dirname(target), { recursive: true })
-    await makeRoom(target, path)
+    mkdirSync(dirname(target), { recursive: true })
+    makeRoom(target, path)
     const first = linked.get(inode)
     if (first === undefined) {
-      await writeInode(target, path, inode)
+      writeInode(target, path, inode)
       linked.set(inode, target)
-    } else await link(first, target)
+    } else linkSync(first, target)
   }
-  for (const [target, inode] of directories.reverse()) await setAttributes(target, inode)
+  for (const [target, inode] of directories.reverse()) setAttributes(target, inode)
 }
 
-async function isDirectory(target: string, path: string): Promise<boolean> {
-  const there = await lstat(target).catch(() => undefined)
+function isDirectory(target: string, path: string): boolean {
+  const there = lstatSync(target, { throwIfNoEntry: false })
   if (there === undefined || there.isDirectory()) return there !== undefined
   throw new Fault('recipe', `Cannot write /${path}: a file is there, and it is a directory in the tree`)
 }
 
-async function makeRoom(target: string, path: string): Promise<void> {
-  const there = await lstat(target).catch(() => undefined)
+function makeRoom(target: string, path: string): void {
+  const there = lstatSync(target, { throwIfNoEntry: false })
   if (there?.isDirectory())
     throw new Fault('recipe', `Cannot write /${path}: a directory is there, and it is no directory in the tree`)
-  if (there !== undefined) await rm(target)
+  if (there !== undefined) rmSync(target)
 }
 
-async function writeInode(target: string, path: string, inode: Inode): Promise<void> {
+function writeInode(target: string, path: string, inode: Inode): void {
   if (inode.type === 'symlink') {
-    await symlink(inode.target, target)
-    await lchown(target, inode.uid, inode.gid)
+    symlinkSync(inode.target, target)
+    lchownSync(target, inode.uid, inode.gid)
     return
   }
   if (inode.type !== 'file')
     throw new Fault('recipe', `Cannot write /${path}: a ${inode.type} device or pipe cannot be part of a tree`)
-  if ('path' in inode.content) await copyFile(inode.content.path, target, constants.COPYFILE_FICLONE)
-  else await writeFile(target, inode.content.bytes)
-  await setAttributes(target, inode)
+  if ('path' in inode.content) copyFileSync(inode.content.path, target, constants.COPYFILE_FICLONE)
+  else writeFileSync(target, inode.content.bytes)
+  setAttributes(target, inode)
 }
 
-async function setAttributes(target: string, inode: Inode): Promise<void> {
-  await lchown(target, inode.uid, inode.gid)
-  await chmod(target, inode.mode)
+function setAttributes(target: string, inode: Inode): void {
+  lchownSync(target, inode.uid, inode.gid)
+  chmodSync(target, inode.mode)
   for (const [name, value] of inode.xattrs ?? []) setXattr(target, name, value)
-  await utimes(target, inode.mtime, inode.mtime)
+  utimesSync(target, inode.mtime, inode.mtime)
 }
