@@ -11,7 +11,7 @@ import { after, before, describe, test } from 'node:test'
 import { sha256 } from '../src/base/digest.ts'
 import { encodeAr } from '../src/formats/ar.ts'
 import { encodeTar } from '../src/formats/tar.ts'
-import { parseLock } from '../src/packages/lock.ts'
+import { parseLocks } from '../src/packages/lock.ts'
 import type { FetchedPackage } from '../src/packages/package.ts'
 import { CACHE, notBaked } from './baked.ts'
 import { debOf } from './deb.ts'
@@ -26,9 +26,10 @@ describe('installDebian()', { skip: notBaked }, () => {
   // What it made belongs to others: only the namespace may remove it.
   after(() => inNamespace(['rm', '-rf', folder]))
 
-  const base: FetchedPackage[] = parseLock(readFileSync('examples/minimal/bisque.lock', 'utf8'), 'bisque.lock')
+  const base: FetchedPackage[] = parseLocks(readFileSync('examples/minimal/bisque.lock', 'utf8'), 'bisque.lock')
+    .get('')!
     .groups.get('initrd')!
-    .map((p) => ({
+    .packages.map((p) => ({
       ...p,
       file: join(CACHE, 'store/sha256', p.sha256.slice(0, 2), p.sha256.slice(2)),
     }))

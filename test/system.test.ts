@@ -12,7 +12,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { xzSync } from 'node-liblzma'
 import { existingToolsTree } from '../src/build/tools.ts'
 import { encodeTar } from '../src/formats/tar.ts'
-import { parseLock } from '../src/packages/lock.ts'
+import { parseLocks } from '../src/packages/lock.ts'
 import type { FetchedPackage } from '../src/packages/package.ts'
 import { CACHE } from './baked.ts'
 import type { Answer, Question } from './system/driver.ts'
@@ -309,9 +309,10 @@ describe('what finishes a root', { skip }, () => {
 })
 
 const LOCK = readFileSync('examples/minimal/bisque.lock', 'utf8')
-const PACKAGES: FetchedPackage[] = parseLock(LOCK, 'bisque.lock')
+const PACKAGES: FetchedPackage[] = parseLocks(LOCK, 'bisque.lock')
+  .get('')!
   .groups.get('initrd')!
-  .map((p) => ({ ...p, file: join(CACHE, 'store/sha256', p.sha256.slice(0, 2), p.sha256.slice(2)) }))
+  .packages.map((p) => ({ ...p, file: join(CACHE, 'store/sha256', p.sha256.slice(0, 2), p.sha256.slice(2)) }))
 const noPackages =
   skip || (PACKAGES.every(({ file }) => existsSync(file)) ? false : 'the packages of examples/minimal are not in the cache')
 

@@ -115,7 +115,7 @@ function manifestOf(
     recipe: recipeDigest(recipe),
     lock: sha256(formatLock(lock)),
     epoch,
-    packages: Object.fromEntries([...lock.groups].map(([group, all]) => [group, packages(all)])),
+    packages: Object.fromEntries([...lock.groups].map(([group, all]) => [group, packages(all.packages)])),
     ...(kernel ? { kernel: kernel.version, commandLine: kernel.commandLine } : {}),
     ...(disk?.rootHash ? { rootHash: disk.rootHash.value } : {}),
     ...(kernel?.uki ? { pcr11: kernel.uki.pcr11, authenticode: { uki: kernel.uki.authenticodeSha256 } } : {}),

@@ -14,6 +14,7 @@ import type { Settings } from '../recipe/schema.ts'
 import { type Artifacts, putInPlace, writeArtifacts } from './artifacts.ts'
 import type { Env } from './env.ts'
 import { makeImages } from './images.ts'
+import { refuseKernelless } from './kernelless.ts'
 import { keysFor } from './keys.ts'
 import { fetchLocked, lockFor } from './locked.ts'
 import { type MadeImage, nameOf } from './output.ts'
@@ -48,7 +49,9 @@ export interface Built {
 export async function build(recipe: Recipe, options: BuildOptions, env: Env): Promise<Built> {
   const { report } = env
   const signing = await keysFor(recipe, options.keys, env)
-  const { lock, packages } = await fetchLocked(recipe, await lockFor(recipe, env), options, env)
+  const locked = await lockFor(recipe, env)
+  refuseKernelless(recipe, locked)
+  const { lock, packages } = await fetchLocked(recipe, locked, options, env)
   const tools = [recipe, ...recipe.subimages].some(needsScriptTools)
     ? await toolsTree('scripts', env, packages.get('tools'))
     : undefined

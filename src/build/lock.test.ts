@@ -9,10 +9,11 @@ import { oracle } from '../../test/oracle.ts'
 import { serve } from '../../test/server.ts'
 import { Fault } from '../base/fault.ts'
 import { type Event, Report } from '../base/report.ts'
-import { type Lock, packagesIn } from '../packages/lock.ts'
+import { formatLockChange, type Lock, packagesIn } from '../packages/lock.ts'
 import { loadRecipe } from '../recipe/recipe.ts'
 import { openStore } from '../store/store.ts'
 import type { Env } from './env.ts'
+import { kernelless, refuseKernelless } from './kernelless.ts'
 import { lockRecipe, requireLock } from './lock.ts'
 import { fetchLocked, lockFor, packagesOf } from './locked.ts'
 
@@ -72,7 +73,7 @@ const stanzaOf = (url: string, certificate: string, place = 'Suites: test\nCompo
 function write(folder: string, files: Record<string, string | Buffer>): void {
   for (const [path, content] of Object.entries(files)) {
     mkdirSync(dirname(join(folder, path)), { recursive: true })
-    writeFileSync(join(folder, path), content, { mode: path.includes('mkosi.build') ? 0o755 : 0o644 })
+    writeFileSync(join(folder, path), content, { mode: /mkosi\.(build|finalize)/.test(path) ? 0o755 : 0o644 })
   }
 }
 
@@ -115,6 +116,103 @@ test('lockRecipe() locks every image by itself: the base first, as mkosi does, t
   assert.equal((await lockRecipe(recipe, {}, env)).written, false)
   const { packages } = await fetchLocked(recipe, await requireLock(recipe), { relock: false }, env)
   assert.equal(readFileSync(packagesOf(packages, 'top')[0]!.file, 'utf8'), 'the bytes of app 1.0')
+})
+
+const IMAGES = {
+  'mkosi.conf': `${CONF}Packages=app\n`,
+  'mkosi.images/sub/mkosi.conf': '[Output]\nFormat=directory\n[Content]\nBootable=no\n',
+  'mkosi.profiles/more.conf': '[Content]\nPackages=gcc\n',
+  'mkosi.profiles/tar.conf': '[Output]\nFormat=tar\n',
+}
+
+test('lockRecipe() keeps a lock for each set of profiles that asks for other packages, each renewed by itself', async (t) => {
+  const { folder, load, env } = await kitchen(t, IMAGES)
+  const path = join(folder, 'bisque.lock')
+  await lockRecipe(await load(), {}, env)
+  const plain = readFileSync(path, 'utf8')
+  const more = await loadRecipe(folder, { profiles: ['more'] })
+  const fault = await refusal(requireLock(more))
+  assert.match(fault.message, /bisque\.lock has no packages for profile more$/)
+  assert.equal(fault.hint, `bisque lock ${folder} --profile more`)
+
+  const { lock, changes } = await lockRecipe(more, {}, env)
+  assert.deepEqual(changes.map(formatLockChange), ['+ gcc 1.0', '+ libc-dev 1.0'])
+  const both = readFileSync(path, 'utf8')
+  assert.ok(both.startsWith(plain), 'the lock without profiles stays as it is')
+  assert.match(both.slice(plain.length), /^profiles more\nrepository /)
+  assert.deepEqual(await requireLock(more), lock)
+  assert.equal(pins(await requireLock(await load()), 'image'), 'app 1.0, base-files 1.0, libapp 1.0, mawk 1.0')
+
+  write(folder, { 'mkosi.profiles/more.conf': '[Content]\nPackages=gawk\n' })
+  const changed = await loadRecipe(folder, { profiles: ['more'] })
+  assert.match((await refusal(requireLock(changed))).message, /than the recipe asks for now in \[image\]$/)
+  await requireLock(await load())
+  await lockRecipe(changed, {}, env)
+  assert.ok(readFileSync(path, 'utf8').startsWith(plain))
+  assert.equal(pins(await requireLock(changed), 'image'), 'app 1.0, base-files 1.0, gawk 1.0, libapp 1.0, mawk 1.0')
+
+  rmSync(join(folder, 'mkosi.profiles/more.conf'))
+  assert.equal((await lockRecipe(await load(), {}, env)).written, false)
+  await lockRecipe(await load(), { update: 'all' }, env)
+  assert.equal(readFileSync(path, 'utf8'), plain, 'an update drops the lock of a profile that is gone')
+})
+
+test('requireLock() takes the lock of other profiles where it answers all the same, and only the groups asked for', async (t) => {
+  const { folder, load, env } = await kitchen(t, IMAGES)
+  await lockRecipe(await load(), {}, env)
+  const tar = await loadRecipe(folder, { profiles: ['tar'] })
+  assert.deepEqual([...(await requireLock(tar)).groups.keys()], ['image', 'image:sub'])
+  assert.equal((await lockRecipe(tar, {}, env)).written, false)
+  rmSync(join(folder, 'mkosi.images'), { recursive: true })
+  assert.deepEqual([...(await requireLock(await load())).groups.keys()], ['image'])
+  assert.equal((await lockRecipe(await load(), {}, env)).written, false)
+})
+
+test('a group answers its own request: a change to one image leaves the locks of the others standing', async (t) => {
+  const { folder, load, env } = await kitchen(t, IMAGES)
+  await lockRecipe(await load(), {}, env)
+  write(folder, { 'mkosi.conf': `${CONF}Packages=app,gawk\n` })
+  assert.match((await refusal(requireLock(await load()))).message, /asks for now in \[image\]$/)
+  write(folder, { 'mkosi.conf': CONF.replace('debian', 'debian\nRepositories=contrib') })
+  assert.match((await refusal(requireLock(await load()))).message, /asks for now in \[image:sub\], \[image\]$/)
+})
+
+test('lockFor() locks profiles with packages of their own on their first build, from the versions of the others', async (t) => {
+  const { folder, load, env, notes } = await kitchen(t, IMAGES)
+  await lockFor(await load(), env)
+  const path = join(folder, 'bisque.lock')
+  writeFileSync(path, readFileSync(path, 'utf8').replace(/^app 1\.0 /m, 'app 0.9 '))
+  const more = await loadRecipe(folder, { profiles: ['more'] })
+  assert.equal(pins(await lockFor(more, env), 'image'), 'app 1.0, base-files 1.0, gcc 1.0, libapp 1.0, libc-dev 1.0, mawk 1.0')
+  assert.equal(notes.filter((note) => /^wrote .*bisque\.lock/.test(note)).length, 2)
+  assert.match(readFileSync(path, 'utf8'), /^app 0\.9 [\s\S]*^profiles more$/m)
+})
+
+test('an image that must boot has a kernel among its packages, or at least something that may bring one', async (t) => {
+  const conf = CONF.replace('directory', 'disk').replace('Bootable=no', 'Bootable=yes\nInitrds=x')
+  const { folder, load, env, notes } = await kitchen(t, { 'mkosi.conf': conf, x: '' })
+  const recipe = await load()
+  const { lock } = await lockRecipe(recipe, {}, env)
+  assert.deepEqual(notes, ['no package of [image] is a kernel, which main needs to boot: add one such as linux-image-amd64'])
+  const found = async (change: (lock: Lock) => Lock = (same) => same) => kernelless(await load(), change(lock))
+  assert.deepEqual(await found(), [{ image: 'main', group: 'image', isCertain: false }], 'the archive may name kernels otherwise')
+  const ofDebian = (lock: Lock): Lock => ({
+    ...lock,
+    repositories: lock.repositories.map((r) => ({ ...r, url: 'http://deb.debian.org/debian' })),
+  })
+  assert.deepEqual(await found(ofDebian), [{ image: 'main', group: 'image', isCertain: true }])
+  assert.throws(() => refuseKernelless(recipe, ofDebian(lock)), /Cannot make the image bootable: the image has no kernel/)
+  const kernel = { ...packagesIn(lock, 'image')[0]!, name: 'linux-image-6.12.0-amd64' }
+  const image = { ...lock.groups.get('image')!, packages: [kernel] }
+  assert.deepEqual(await found(() => ({ ...lock, groups: new Map([['image', image]]) })), [])
+
+  write(folder, { 'mkosi.extra/usr/lib/modules/6.1/vmlinuz': '' })
+  assert.equal((await found(ofDebian))[0]!.isCertain, false, 'a tree may bring one')
+  rmSync(join(folder, 'mkosi.extra'), { recursive: true })
+  write(folder, { 'mkosi.finalize': '#!/bin/sh\n' })
+  assert.equal((await found(ofDebian))[0]!.isCertain, false, 'a script may bring one')
+  write(folder, { 'mkosi.conf': conf.replace('Bootable=yes', 'Bootable=auto') })
+  assert.deepEqual(await found(ofDebian), [], 'it need not boot')
 })
 
 test('lockRecipe() counts what a base tree’s own database says is there', async (t) => {

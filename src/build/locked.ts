@@ -1,12 +1,13 @@
 /** From a recipe to the packages its lock pins, fetched and verified. */
 import { fetchPackages, isSuperseded, supersededBy } from '../packages/fetch.ts'
-import { formatLockChange, type Lock, snapshotsOf } from '../packages/lock.ts'
+import { allPackages, formatLockChange, type Lock, snapshotsOf } from '../packages/lock.ts'
 import type { FetchedPackage } from '../packages/package.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { repositoriesOf } from './distribution.ts'
 import type { Env } from './env.ts'
 import { buildGroupOf, groupOf } from './groups.ts'
-import { type ChangedFolder, changedFolders, loadLock, lockPath, lockRecipe, requireLock } from './lock.ts'
+import { type ChangedFolder, changedFolders, loadLocks, lockAmong, lockPath, lockRecipe, requireLock } from './lock.ts'
+import { requestsOf } from './requests.ts'
 
 /** Packages by group of the lock. */
 export type LockedPackages = ReadonlyMap<string, readonly FetchedPackage[]>
@@ -18,9 +19,13 @@ export const packagesOf = (locked: LockedPackages, image: string): readonly Fetc
 export const buildPackagesOf = (locked: LockedPackages, image: string): readonly FetchedPackage[] =>
   locked.get(buildGroupOf(image)) ?? []
 
-/** The recipe's lock. A first build writes it, as a step of its own; a lock made for another request is a Fault. */
+/**
+ * The recipe's lock. A first build of the recipe, or of profiles with packages of their own, writes it, as a step of its own;
+ * a lock made for another request is a Fault.
+ */
 export async function lockFor(recipe: Recipe, env: Env): Promise<Lock> {
-  if ((await loadLock(lockPath(recipe))) !== undefined) {
+  const locks = await loadLocks(lockPath(recipe))
+  if (locks !== undefined && lockAmong(locks, recipe, requestsOf(recipe)) !== undefined) {
     const lock = await requireLock(recipe)
     const changed = await changedFolders(recipe, lock)
     return changed.length === 0 ? lock : renewed(recipe, changed, env)
@@ -58,7 +63,7 @@ export async function fetchLocked(
 }
 
 function fetchGroups(recipe: Recipe, lock: Lock, env: Env): Promise<LockedPackages> {
-  const all = [...lock.groups.values()].flat()
+  const all = allPackages(lock)
   return env.report.step('Fetch packages', async (report) => {
     const fetched = await fetchPackages(
       all,
@@ -67,6 +72,6 @@ function fetchGroups(recipe: Recipe, lock: Lock, env: Env): Promise<LockedPackag
       report,
     )
     const rest = [...fetched]
-    return new Map([...lock.groups].map(([group, { length }]) => [group, rest.splice(0, length)]))
+    return new Map([...lock.groups].map(([group, { packages }]) => [group, rest.splice(0, packages.length)]))
   })
 }

@@ -9,13 +9,15 @@ import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:f
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { digestOf } from '../base/digest.ts'
+import { Fault } from '../base/fault.ts'
 import { debianRepositories } from '../packages/deb/debian.ts'
 import { unpackPackages } from '../packages/deb/unpack.ts'
 import { fetchPackages, isSuperseded } from '../packages/fetch.ts'
 import { type Lock, packagesIn, snapshotsOf } from '../packages/lock.ts'
 import type { FetchedPackage } from '../packages/package.ts'
 import type { Env } from './env.ts'
-import { loadLock, resolveLock, writeLock } from './lock.ts'
+import { loadLocks, writeLocks } from './lock.ts'
+import { resolveLock } from './resolve.ts'
 
 // biome-ignore format: table
 const TOOLS = {
@@ -75,7 +77,7 @@ export async function existingToolsTree(name: ToolsName, cache: string): Promise
 /** Writes the lock that comes with Bisque anew. */
 export async function relockTools(name: ToolsName, env: Env): Promise<Lock> {
   const lock = await resolveTools(name, env)
-  await writeLock(shippedLock(name), lock)
+  await writeLocks(shippedLock(name), new Map([['', lock]]))
   return lock
 }
 
@@ -95,11 +97,18 @@ const requestOf = (name: ToolsName): string => digestOf({ release: RELEASE, pack
 /** The lock in force: one that was renewed here because the shipped one is gone from the mirror, else the shipped one. */
 async function lockInForce(name: ToolsName, cache: string): Promise<Lock | undefined> {
   for (const path of [renewedLock(name, cache), shippedLock(name)]) {
-    const lock = await loadLock(path)
-    if (lock !== undefined && lock.request === requestOf(name)) return lock
+    const lock = (await readable(path))?.get('')
+    if (lock?.groups.get('tools')?.request === requestOf(name)) return lock
   }
   return undefined
 }
+
+/** A lock in the cache may be from another version of Bisque: then it is as good as none. */
+const readable = (path: string) =>
+  loadLocks(path).catch((error) => {
+    if (error instanceof Fault && error.code === 'format') return undefined
+    throw error
+  })
 
 async function fetchTools(name: ToolsName, lock: Lock, env: Env): Promise<{ lock: Lock; files: FetchedPackage[] }> {
   try {
@@ -129,7 +138,7 @@ const fetchLocked = (lock: Lock, env: Env): Promise<FetchedPackage[]> =>
 async function renew(name: ToolsName, env: Env): Promise<Lock> {
   const lock = await resolveTools(name, env)
   await mkdir(join(env.cache, 'tools'), { recursive: true })
-  await writeLock(renewedLock(name, env.cache), lock)
+  await writeLocks(renewedLock(name, env.cache), new Map([['', lock]]))
   return lock
 }
 
@@ -137,7 +146,7 @@ const resolveTools = (name: ToolsName, env: Env): Promise<Lock> =>
   env.report.step(`Lock ${name} tools`, (report) =>
     resolveLock(
       {
-        request: requestOf(name),
+        requests: new Map([['tools', requestOf(name)]]),
         repositories: repositories(),
         architecture: 'amd64',
         groups: new Map([['tools', { packages: TOOLS[name], exclude: [], recommends: false, withBase: true }]]),

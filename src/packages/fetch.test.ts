@@ -143,6 +143,14 @@ test('fetchPackages() lists offline all that is missing', async (t) => {
   )
 })
 
+test('fetchPackages() names the first of many that are missing offline, and how large they all are', async (t) => {
+  const { fetch } = await mirror(t, Object.fromEntries([...'abcdefg'].map((name) => [name, Buffer.from(name)])))
+  await assert.rejects(
+    fetch({ offline: true }),
+    faulty('fetch', /: 7 packages \(7 B\) not in the cache: a 1\.0 amd64, .*, e 1\.0 amd64 and 2 more$/),
+  )
+})
+
 test('fetchPackages() refuses a file with other bytes, and keeps nothing of it', async (t) => {
   const { files, store, fetch } = await mirror(t, { a: Buffer.from('aaaa'), b: Buffer.from('bbbb') })
   files.set('pool/a.deb', Buffer.from('AAAA'))

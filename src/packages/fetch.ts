@@ -158,7 +158,7 @@ function combined(troubles: readonly Trouble[]): Fault {
   const why = 'the mirror no longer has them and the snapshot archive could not give them'
   return new Fault(
     'fetch',
-    `Cannot fetch ${count(gone.length)} of the lock: ${why}: ${names.join(', ')}\n${gone[0]!.fault.message}`,
+    `Cannot fetch ${count(gone.length)} of the lock: ${why}: ${someOf(names)}\n${gone[0]!.fault.message}`,
     {
       hint: 'bisque lock --update',
       cause: { superseded: names },
@@ -168,7 +168,7 @@ function combined(troubles: readonly Trouble[]): Fault {
 
 function notCached(missing: readonly Package[]): Fault {
   const bytes = missing.reduce((sum, p) => sum + p.sizeBytes, 0)
-  const names = missing.map(packageId).join(', ')
+  const names = someOf(missing.map(packageId))
   return new Fault('fetch', `Cannot work offline: ${count(missing.length)} (${formatSize(bytes)}) not in the cache: ${names}`, {
     hint: 'run the same command once without --offline',
   })
@@ -213,5 +213,9 @@ function progressOf(missing: readonly Package[], report: Report): { at(p: Packag
     end: tell,
   }
 }
+
+/** The first of many, and how many more there are. */
+const someOf = (names: readonly string[]): string =>
+  names.length <= 6 ? names.join(', ') : `${names.slice(0, 5).join(', ')} and ${names.length - 5} more`
 
 const count = (n: number) => (n === 1 ? '1 package' : `${n} packages`)

@@ -2,23 +2,28 @@
  * Lock: the packages of images, their initrd and their tools, pinned by version, size and SHA-256, with the repositories
  * they came from. `bisque.lock` is its text: one package a line in a stable order, so that it diffs and merges well.
  *
- *   bisque-lock 1
- *   request <sha256 of the settings that were resolved>
+ *   bisque-lock 2
  *   repository <id> <format> <architecture> <url> <suite> <components> <snapshot> <sha256 of InRelease>
- *   [image]
+ *   [image <request>]
  *   <name> <version> <architecture> <repository> <size> <sha256> <filename>
- *   [initrd]
- *   [tools]
- *   [build]
- *   [image:<sub-image>]
+ *   [initrd <request>]
+ *   [tools <request>]
+ *   [build <request>]
+ *   [image:<sub-image> <request>]
+ *   profiles <name>,<name>
+ *   repository …
+ *   [image <request>]
  *
- * The first three groups are always there; others follow in order of their names. `build` holds what build scripts see
- * beside the packages of their image.
+ * Each group says what it answers: the SHA-256 of the settings that were resolved. Groups stand in this order, others
+ * after the first three by name. `build` holds what build scripts see beside the packages of their image.
+ *
+ * A recipe whose profiles ask for other packages has a lock for each set of profiles, one after the other in the same
+ * file: whole and independent, so that renewing one leaves the lines of all others as they are.
  *
  * A lock comes from anyone who can open a merge request. It cannot name a file outside its repository, and its digests
  * are checked against what is fetched; what it pins is only as trustworthy as its review.
  */
-import { digestOf, isSha256, type Sha256 } from '../base/digest.ts'
+import { digestOf, type Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { isSafeFilename, timestampOf } from './fetch.ts'
 import { shown } from './http.ts'
@@ -26,18 +31,41 @@ import type { Package } from './package.ts'
 import type { Repository } from './repository.ts'
 
 export interface Lock {
-  /** `requestDigest` of what decided this resolution. */
-  request: Sha256
   repositories: LockedRepository[]
-  /** `image`, `initrd` and `tools`, then `build`, `build:NAME` and `image:NAME` in order of their names. */
-  groups: Map<string, Package[]>
+  /** By name: `image`, `initrd`, `tools`, `build`, `build:NAME` and `image:NAME`. */
+  groups: Map<string, LockedGroup>
 }
 
-/** Groups that every lock has, in this order, before any other. */
-export const BASE_GROUPS = ['image', 'initrd', 'tools'] as const
+export interface LockedGroup {
+  /** `requestDigest` of what decided this resolution. */
+  request: Sha256
+  packages: Package[]
+}
+
+/** What a lock file holds: the lock of a recipe without profiles under the empty name, others by `lockName`. */
+export type Locks = ReadonlyMap<string, Lock>
+
+/** What the lock of some profiles is called in its file. */
+export const lockName = (profiles: readonly string[]): string => profiles.map(encodeURIComponent).join(',')
+
+/** The profiles that a lock in its file is for. */
+export const profilesNamed = (name: string): string[] => (name === '' ? [] : name.split(',').map(decodeURIComponent))
 
 /** The packages of a group; none where the lock has no such group. */
-export const packagesIn = (lock: Lock, group: string): readonly Package[] => lock.groups.get(group) ?? []
+export const packagesIn = (lock: Lock, group: string): readonly Package[] => lock.groups.get(group)?.packages ?? []
+
+/** Every package of every group. */
+export const allPackages = (lock: Lock): Package[] => [...lock.groups.values()].flatMap(({ packages }) => packages)
+
+/** Names of groups that do not answer their request: absent, or made for another. */
+export const unanswered = (lock: Lock, requests: ReadonlyMap<string, Sha256>): string[] =>
+  [...requests].filter(([group, request]) => lock.groups.get(group)?.request !== request).map(([group]) => group)
+
+/** A lock with some of its groups. */
+export const narrowed = (lock: Lock, groups: ReadonlySet<string>): Lock => ({
+  ...lock,
+  groups: new Map([...lock.groups].filter(([group]) => groups.has(group))),
+})
 
 export interface LockedRepository extends Pick<Repository, 'id' | 'format' | 'architecture' | 'url' | 'suite' | 'components'> {
   /** When its metadata was signed: `YYYYMMDDTHHMMSSZ`, the snapshot archive's way to name a moment. */
@@ -59,33 +87,33 @@ export function lockRepository(repository: Repository, release: { date: Date; di
 /** The moment of each repository, for `fetchPackages`. */
 export const snapshotsOf = (lock: Lock): Map<string, string> => new Map(lock.repositories.map((r) => [r.id, r.snapshot]))
 
-export function formatLock(lock: Lock): string {
-  const lines = ['bisque-lock 1', `request ${lock.request}`]
-  for (const r of [...lock.repositories].sort((a, b) => inOrder(a.id, b.id))) {
-    lines.push(
-      ['repository', r.id, r.format, r.architecture, r.url, r.suite, r.components.join(',') || '-', r.snapshot, r.digest].join(
-        ' ',
-      ),
-    )
-  }
-  for (const group of groupsInOrder(lock)) {
-    lines.push(`[${group}]`)
-    for (const p of [...packagesIn(lock, group)].sort(byName)) {
-      lines.push([p.name, p.version, p.architecture, p.repository, p.sizeBytes, p.sha256, p.filename].join(' '))
+/** The text of one lock, as if it were alone in its file. */
+export const formatLock = (lock: Lock): string => formatLocks(new Map([['', lock]]))
+
+export function formatLocks(locks: Locks): string {
+  const lines = ['bisque-lock 2']
+  for (const [name, lock] of [...locks].sort(([a], [b]) => inOrder(a, b))) {
+    if (name !== '') lines.push(`profiles ${name}`)
+    lines.push(...lock.repositories.toSorted((a, b) => inOrder(a.id, b.id)).map(formatRepository))
+    for (const group of groupsInOrder(lock)) {
+      lines.push(`[${group} ${lock.groups.get(group)!.request}]`)
+      lines.push(...packagesIn(lock, group).toSorted(byName).map(formatPackage))
     }
   }
   return `${lines.join('\n')}\n`
 }
 
-/** Parses the text of a lock. `path` names it in the one Fault that lists everything wrong with it. */
-export function parseLock(text: string, path: string): Lock {
+const formatRepository = ({ id, format, architecture, url, suite, components, snapshot, digest }: LockedRepository): string =>
+  ['repository', id, format, architecture, url, suite, components.join(',') || '-', snapshot, digest].join(' ')
+
+const formatPackage = (p: Package): string =>
+  [p.name, p.version, p.architecture, p.repository, p.sizeBytes, p.sha256, p.filename].join(' ')
+
+/** Parses the text of a lock file. `path` names it in the one Fault that lists everything wrong with it. */
+export function parseLocks(text: string, path: string): Locks {
   if (text.length > MAX_BYTES)
     throw new Fault('format', `Cannot read ${path}: ${text.length} bytes, expected at most ${MAX_BYTES}`)
-  const reading: Reading = {
-    lock: { request: '', repositories: [], groups: new Map() },
-    group: undefined,
-    seen: new Set(),
-  }
+  const reading: Reading = { locks: new Map(), lock: undefined, group: undefined, title: '', seen: new Set() }
   const problems: string[] = []
   const lines = text.split('\n')
   if (lines.pop() !== '') problems.push(`${path}:${lines.length + 1}:1: expected a line break at the end of the file`)
@@ -95,17 +123,12 @@ export function parseLock(text: string, path: string): Lock {
     } catch (error) {
       if (!(error instanceof Misprint)) throw error
       problems.push(`${path}:${i + 1}:${error.column}: ${error.message}`)
-      if (problems.length === MAX_PROBLEMS) break
+      if (problems.length === MAX_PROBLEMS || i === 0) break
     }
   }
-  const absent = BASE_GROUPS.slice(reading.lock.groups.size)
-  if (problems.length === 0 && absent.length > 0)
-    problems.push(
-      `${path}:${lines.length + 1}:1: expected ${absent.map((group) => `[${group}]`).join(', ')}, got the end of the file`,
-    )
-  if (problems.length === 0) return reading.lock
+  if (problems.length === 0) return reading.locks
   throw new Fault('format', `Cannot read the lock:\n${problems.join('\n')}`, {
-    hint: 'restore it from version control, or write it anew: bisque lock --update',
+    hint: `restore it from version control, or lock anew: rm ${path} && bisque lock`,
   })
 }
 
@@ -122,7 +145,7 @@ export interface LockChange {
 /** What changed from one lock to another, in lock order. */
 export function diffLocks(before: Lock, after: Lock): LockChange[] {
   const changes: LockChange[] = []
-  for (const group of new Set([...groupsInOrder(before), ...groupsInOrder(after)])) {
+  for (const group of [...new Set([...before.groups.keys(), ...after.groups.keys()])].sort(byGroup)) {
     const old = new Map(packagesIn(before, group).map((p) => [keyOf(p), p]))
     const now = new Map(packagesIn(after, group).map((p) => [keyOf(p), p]))
     for (const p of [...new Map([...old, ...now]).values()].sort(byName)) {
@@ -151,22 +174,28 @@ export type Pins = ReadonlyMap<string, string>
  */
 export function pinTo(lock: Lock, update: readonly string[] | 'all'): Map<string, Pins> {
   const free = new Set(update === 'all' ? [] : update)
-  const known = new Set([...lock.groups.values()].flatMap((packages) => packages.map((p) => p.name)))
+  const known = new Set(allPackages(lock).map((p) => p.name))
   const unknown = [...free].filter((name) => !known.has(name))
   if (unknown.length > 0)
     throw new Fault('usage', `Cannot update ${unknown.join(', ')}: not in the lock`, { hint: 'bisque lock --update' })
   if (update === 'all') return new Map()
   const pins = (packages: readonly Package[]) =>
     new Map(packages.filter((p) => !free.has(p.name)).map((p) => [p.name, p.version]))
-  return new Map([...lock.groups].map(([group, packages]) => [group, pins(packages)]))
+  return new Map([...lock.groups].map(([group, { packages }]) => [group, pins(packages)]))
 }
+
+/** Groups that come first, in this order. */
+const FIRST_GROUPS: readonly string[] = ['image', 'initrd', 'tools']
 
 const MAX_BYTES = 16 << 20
 const MAX_LINE = 4096
 const MAX_PROBLEMS = 10
+const MAX_LOCKS = 100
 const MAX_GROUPS = 1000
 
-const GROUP = /^\[(image|initrd|tools|build|(?:image|build):[A-Za-z0-9][A-Za-z0-9._-]{0,99})\]$/
+const GROUP = /^\[(image|initrd|tools|build|(?:image|build):[A-Za-z0-9][A-Za-z0-9._-]{0,99}) ([0-9a-f]{64})\]$/
+/** Two words: no package's line has so few. */
+const PROFILES = /^profiles ((?:[A-Za-z0-9_.!~*'()-]|%[0-9A-F]{2})+(?:,(?:[A-Za-z0-9_.!~*'()-]|%[0-9A-F]{2})+)*)$/
 
 /** A word of a line: what it must look like, and what to call it. */
 type Word = readonly [name: string, pattern: RegExp]
@@ -207,57 +236,75 @@ class Misprint extends Error {
 }
 
 interface Reading {
-  lock: Lock
-  /** The group whose packages are being read. */
+  locks: Map<string, Lock>
+  lock: Lock | undefined
+  /** The group whose packages are being read, and its name. */
   group: Package[] | undefined
-  /** `group name architecture` of every package so far. */
+  title: string
+  /** `group name architecture` of every package of the lock so far. */
   seen: Set<string>
 }
 
 function readLine(reading: Reading, line: string, n: number): void {
   if (line.length > MAX_LINE) throw new Misprint(MAX_LINE, `expected at most ${MAX_LINE} characters in a line`)
   if (n === 1) readVersion(line)
-  else if (n === 2) readRequest(reading, line)
   else if (/^(<<<<<<<|=======|>>>>>>>)/.test(line)) throw new Misprint(1, 'unresolved merge conflict')
+  else if (/^profiles( [^ ]*)?$/.test(line)) openLock(reading, line)
   else if (line.startsWith('[')) openGroup(reading, line)
-  else if (reading.group === undefined) readRepository(reading, line)
+  else if (reading.group === undefined) readRepository(lockIn(reading), line)
   else readPackage(reading, line, reading.group)
 }
 
 function readVersion(line: string): void {
-  if (line !== 'bisque-lock 1') throw new Misprint(1, `expected "bisque-lock 1", got ${quoted(line)}`)
+  if (line !== 'bisque-lock 2') throw new Misprint(1, `expected "bisque-lock 2", got ${quoted(line)}`)
 }
 
-function readRequest(reading: Reading, line: string): void {
-  const digest = line.slice('request '.length)
-  if (!line.startsWith('request ') || !isSha256(digest))
-    throw new Misprint(1, `expected "request" and the SHA-256 of what was asked for, got ${quoted(line)}`)
-  reading.lock.request = digest
+function openLock(reading: Reading, line: string): void {
+  const name = PROFILES.exec(line)?.[1]
+  if (name === undefined) throw new Misprint(10, `expected names of profiles, joined by commas, got ${quoted(line.slice(9))}`)
+  const last = [...reading.locks.keys()].at(-1)
+  if (last !== undefined && inOrder(last, name) >= 0)
+    throw new Misprint(10, `expected profiles further on in order than ${quoted(last)}, got ${quoted(name)}`)
+  if (reading.locks.size === MAX_LOCKS) throw new Misprint(1, `expected at most ${MAX_LOCKS} sets of profiles`)
+  reading.lock = { repositories: [], groups: new Map() }
+  reading.locks.set(name, reading.lock)
+  reading.group = undefined
+  reading.seen.clear()
+}
+
+/** The lock that lines belong to; what stands before all profiles belongs to the one without. */
+function lockIn(reading: Reading): Lock {
+  if (reading.lock === undefined) {
+    reading.lock = { repositories: [], groups: new Map() }
+    reading.locks.set('', reading.lock)
+  }
+  return reading.lock
 }
 
 function openGroup(reading: Reading, line: string): void {
-  const { groups } = reading.lock
-  const base = BASE_GROUPS[groups.size]
-  const name = GROUP.exec(line)?.[1]
-  const isInOrder = base === undefined ? name !== undefined && isFurther(name, [...groups.keys()].at(-1)!) : name === base
-  if (name === undefined || !isInOrder) {
-    const expected = base === undefined ? 'no further group, or one further on in order such as [image:NAME]' : `[${base}]`
-    throw new Misprint(1, `expected ${expected}, got ${quoted(line)}`)
-  }
+  const { groups } = lockIn(reading)
+  const [, name, request] = GROUP.exec(line) ?? []
+  if (name === undefined || request === undefined)
+    throw new Misprint(1, `expected a group such as [image SHA-256], got ${quoted(line)}`)
+  const last = [...groups.keys()].at(-1)
+  if (last !== undefined && byGroup(last, name) >= 0)
+    throw new Misprint(1, `expected a group further on in order than [${last}], got [${name}]`)
   if (groups.size === MAX_GROUPS) throw new Misprint(1, `expected at most ${MAX_GROUPS} groups`)
   reading.group = []
-  groups.set(name, reading.group)
+  reading.title = name
+  groups.set(name, { request, packages: reading.group })
 }
 
-const isBase = (group: string) => (BASE_GROUPS as readonly string[]).includes(group)
-const isFurther = (group: string, last: string) => !isBase(group) && (isBase(last) || last < group)
-
-function groupsInOrder(lock: Lock): string[] {
-  return [...BASE_GROUPS, ...[...lock.groups.keys()].filter((group) => !isBase(group)).sort(inOrder)]
+const rankOf = (group: string): number => {
+  const rank = FIRST_GROUPS.indexOf(group)
+  return rank < 0 ? FIRST_GROUPS.length : rank
 }
+const byGroup = (a: string, b: string): number => rankOf(a) - rankOf(b) || inOrder(a, b)
+const groupsInOrder = (lock: Lock): string[] => [...lock.groups.keys()].sort(byGroup)
 
-function readRepository({ lock }: Reading, line: string): void {
-  if (!line.startsWith('repository ')) throw new Misprint(1, `expected "repository" or [image], got ${quoted(line)}`)
+function readRepository(lock: Lock, line: string): void {
+  if (!line.startsWith('repository '))
+    throw new Misprint(1, `expected "repository" or a group such as [image SHA-256], got ${quoted(line)}`)
   const words = wordsOf(line, REPOSITORY, 'repository '.length)
   const [id, format, architecture, url, suite, components, snapshot, digest] = words as Row<8>
   if (lock.repositories.some((r) => r.id === id)) throw new Misprint(12, `repository ${id} appears twice`)
@@ -274,14 +321,13 @@ function readRepository({ lock }: Reading, line: string): void {
   })
 }
 
-function readPackage({ lock, seen }: Reading, line: string, group: Package[]): void {
+function readPackage({ lock, seen, title }: Reading, line: string, group: Package[]): void {
   const words = wordsOf(line, PACKAGE, 0)
   const [name, version, architecture, repository, size, sha256, filename] = words as Row<7>
   const columnOf = (i: number) => words.slice(0, i).join(' ').length + 2
-  if (!lock.repositories.some((r) => r.id === repository))
+  if (!lock!.repositories.some((r) => r.id === repository))
     throw new Misprint(columnOf(3), `there is no repository "${repository}" above`)
   if (!isSafeFilename(filename)) throw new Misprint(columnOf(6), `${quoted(filename)} is not a path below the repository`)
-  const title = [...lock.groups.keys()].at(-1)
   const key = `${title} ${name} ${architecture}`
   if (seen.has(key)) throw new Misprint(1, `${name} ${architecture} appears twice in [${title}]`)
   seen.add(key)

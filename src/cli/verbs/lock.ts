@@ -25,9 +25,10 @@ export const parser = command(
   ),
   {
     brief: message`Resolve packages and write bisque.lock`,
-    description: message`Resolve the recipe's packages and pin each by version, size and SHA-256 in bisque.lock beside it. A lock that still fits the recipe is left alone.`,
+    description: message`Resolve the recipe's packages and pin each by version, size and SHA-256 in bisque.lock beside it. A lock that still fits the recipe is left alone, and so are those of other profiles in the same file.`,
     footer: examples(
       ['bisque lock', 'write bisque.lock for the recipe in this folder'],
+      ['bisque lock --profile desktop', 'write the packages of a profile beside those of others'],
       ['bisque lock --update', 'take the newest version of everything'],
       ['bisque lock . --update openssl libssl3t64', 'take the newest version of two packages'],
     ),
@@ -56,11 +57,11 @@ export const run: Run<LockVerbOptions> = async (options, session) => {
   const update = options.update ? (options.packages.length > 0 ? options.packages : ('all' as const)) : undefined
   const env = await openEnv(session, options)
   const { path, lock, changes, written } = await lockRecipe(recipe, update === undefined ? {} : { update }, env)
-  const counts = Object.fromEntries([...lock.groups].map(([group, packages]) => [group, packages.length]))
-  const pins = Object.entries(counts).flatMap(([group, count], i) => (i < 3 || count > 0 ? `${titleOf(group)} ${count}` : []))
+  const counts = Object.fromEntries([...lock.groups].map(([group, { packages }]) => [group, packages.length]))
   const text = [
     ...changeLines(changes),
-    `${written ? 'Wrote' : 'Nothing to change in'} ${shownPath(path)}: packages for ${pins.join(', ')}`,
+    `${written ? 'Wrote' : 'Nothing to change in'} ${shownPath(path)}`,
+    ...Object.entries(counts).map(([group, n]) => `  ${titleOf(group)} ${n === 1 ? '1 package' : `${n} packages`}`),
   ].join('\n')
   return { result: { path, written, counts, changes }, text }
 }
@@ -74,9 +75,9 @@ function changeLines(changes: readonly LockChange[]): string[] {
   return lines
 }
 
-/** What a group of the lock is to people: `image`, `sub-image base`, `build scripts of base`. */
+/** What a group of the lock is to people: `image`, the name of a sub-image, `build scripts of base`. */
 function titleOf(group: string): string {
   const [kind, name] = group.split(':')
   if (kind === 'build') return name === undefined ? 'build scripts' : `build scripts of ${name}`
-  return name === undefined ? group : `sub-image ${name}`
+  return name ?? group
 }
