@@ -10,6 +10,7 @@ import { encodeVeritySignature } from '../formats/verity.ts'
 import { withFiles } from '../image/boot-loader.ts'
 import { kernelsOf, withKernelsInPlace } from '../image/kernels.ts'
 import { fileSystemMaker } from '../image/mkfs.ts'
+import type { Definition } from '../image/repart/definition.ts'
 import type { MakeFileSystem } from '../image/repart/file-system.ts'
 import { contentsOf, type Filled, fillPartitions, holdsBootFiles } from '../image/repart/fill.ts'
 import { planPartitions, type RepartPlan } from '../image/repart/plan.ts'
@@ -17,6 +18,7 @@ import { treeWithFstab } from '../image/repart/tabs.ts'
 import { rootPasswordHash } from '../image/system/root-password.ts'
 import { clampTimes, usrLayout } from '../image/usr.ts'
 import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
+import type { ImageRecipe } from '../recipe/recipe.ts'
 import type { Settings } from '../recipe/schema.ts'
 import { withWorkers } from '../run/workers.ts'
 import { signRootHash } from '../signing/root-hash.ts'
@@ -68,6 +70,8 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const root = settings.hermeticUsr ? await usrLayout(system, hermetic(settings, epoch)) : clampTimes(system, epoch)
   const osRelease = await osReleaseOf(root)
   const definitions = definitionsOf(settings, osRelease, system)
+  checkSigned(image, definitions)
+  const isDeferred = (one: Definition) => settings.verity === 'defer' && one.verity === 'signature'
   const options = {
     seed: settings.seed,
     sectorSize: settings.sectorSize,
@@ -82,7 +86,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const [filled, own] = await Promise.all([
     report.step('Fill partitions', async (report) => {
       const tree = await treeWithFstab(root, definitions, settings.seed, epoch)
-      return fillPartitions(definitions, tree, { ...options, only: (one) => !holdsBootFiles(one) }, report)
+      return fillPartitions(definitions, tree, { ...options, only: (one) => !holdsBootFiles(one) && !isDeferred(one) }, report)
     }),
     report.step('Pack kernel modules', () =>
       withWorkers(undefined, (workers) =>
@@ -115,6 +119,15 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const plan = layout(contents)
   const sources = plan.partitions.map(({ definition }) => contentsOf(contents)(definition)?.source)
   return { plan, sources, boot, modules: own.modules, initrds, rootHash, osRelease, chain: chainOf(settings, filled, boot) }
+}
+
+/** Who asks for a signature in so many words is not given an image without one. */
+function checkSigned({ settings, origins }: ImageRecipe, definitions: readonly Definition[]): void {
+  if (settings.verity !== 'signed' || (origins.get('verity') ?? 'default') === 'default') return
+  if (settings.format === 'esp' || definitions.some(({ verity }) => verity === 'signature')) return
+  throw new Fault('recipe', 'Cannot sign the root hash: Verity=signed, and there is no partition with Verity=signature', {
+    hint: 'add one to the partition definitions, or set Verity=auto',
+  })
 }
 
 /** Root hashes are signed unless the recipe says otherwise. */

@@ -1,5 +1,5 @@
 /** What an image is written as: its format decides which files there are. */
-import { rm, writeFile } from 'node:fs/promises'
+import { chmod, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { encodeVeritySignature } from '../formats/verity.ts'
@@ -55,6 +55,8 @@ export async function makeOutput(input: OutputInput, env: Env): Promise<MadeImag
   const made: MadeImage = { image: input.image, files: [], folders: [], links: [] }
   await WRITERS[input.image.settings.format](input, made, env)
   await writeSplitTar(input, made)
+  const { outputMode } = input.image.settings
+  if (outputMode !== undefined) for (const { name } of made.files) await chmod(join(input.output, name), outputMode)
   return made
 }
 
