@@ -46,12 +46,12 @@ export async function writeArtifacts(input: ArtifactsInput, report: Report): Pro
   const artifacts = await withWorkers(undefined, (workers) => Promise.all(files.map((file) => digested(file, output, workers))))
   if (recipe.settings.checksum) artifacts.push(await writeChecksums(recipe, artifacts, output))
   for (const { name, sizeBytes, sha256 } of artifacts) report.tell({ type: 'artifact', name, size: sizeBytes, digest: sha256 })
-  const manifest = manifestOf(input, main, artifacts)
+  const folders = images.flatMap((image) => image.folders)
+  const manifest = { ...manifestOf(input, main, artifacts), ...(folders.length > 0 ? { folders } : {}) }
   const manifestName = `${recipe.settings.output}.manifest.json`
   await writeFile(join(output, manifestName), formatManifest(manifest))
   const image = join(output, nameOf(main.image))
   const { blocks } = await stat(image).catch(() => ({ blocks: 0 }))
-  const folders = images.flatMap((image) => image.folders)
   return { manifest, folder: output, manifestName, folders, usedBytes: blocks * 512 }
 }
 

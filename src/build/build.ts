@@ -6,8 +6,10 @@
  * disk, and verify it from its bytes alone (images.ts, disk.ts, boot.ts); then write down what came of it.
  * Every stage is a function of values; nothing here appears under its final name before all of it is there and verified.
  */
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Sha256 } from '../base/digest.ts'
+import { Fault } from '../base/fault.ts'
 import { snapshotsOf } from '../packages/lock.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import type { Settings } from '../recipe/schema.ts'
@@ -17,6 +19,7 @@ import { makeImages } from './images.ts'
 import { refuseKernelless } from './kernelless.ts'
 import { keysFor } from './keys.ts'
 import { fetchLocked, lockFor } from './locked.ts'
+import { type OnlyScript, ScriptRan } from './one-script.ts'
 import { type MadeImage, nameOf } from './output.ts'
 import { needsScriptTools } from './scripts.ts'
 import { toolsTree } from './tools.ts'
@@ -29,6 +32,8 @@ export interface BuildOptions {
   keys?: string | undefined
   /** Lock anew when the mirror no longer has a pinned package. */
   relock: boolean
+  /** The command line that asks for this build, as a Fault may repeat it. */
+  command?: string | undefined
 }
 
 export interface Built {
@@ -48,6 +53,45 @@ export interface Built {
 
 export async function build(recipe: Recipe, options: BuildOptions, env: Env): Promise<Built> {
   const { report } = env
+  const ingredients = await gather(recipe, options, env)
+  const scratch = scratchIn(env)
+  const results: Place = { parent: options.output, what: 'artifacts', option: '--output DIR' }
+  return withWorkFolder(results, (output) =>
+    withWorkFolder(scratch, async (work) => {
+      const input = { ...ingredients, work, output }
+      const images = await onDisk(scratch, () => onDisk(results, () => makeImages(input, env)))
+      return onDisk(results, async () => {
+        const artifacts = await report.step('Write manifest', (report) =>
+          writeArtifacts({ ...ingredients, images, output }, report),
+        )
+        await putInPlace(artifacts, options.output)
+        return builtOf(artifacts, images, options.output)
+      })
+    }),
+  )
+}
+
+/** Makes what one script needs, runs it, and answers with its exit status. All that was made is gone afterwards. */
+export async function buildUpTo(only: OnlyScript, recipe: Recipe, options: BuildOptions, env: Env): Promise<number> {
+  const ingredients = await gather(recipe, options, env)
+  const scratch = scratchIn(env)
+  return withWorkFolder(scratch, async (work) => {
+    const output = join(work, 'output')
+    await mkdir(output)
+    try {
+      await onDisk(scratch, () => makeImages({ ...ingredients, work, output, only }, env))
+    } catch (error) {
+      if (error instanceof ScriptRan) return error.exitCode
+      throw error
+    }
+    throw new Fault('recipe', `Cannot run ${only.path}: nothing in this recipe comes to run it`)
+  })
+}
+
+const scratchIn = ({ cache }: Env): Place => ({ parent: `${cache}/work`, what: 'the build', option: '--cache DIR' })
+
+/** Keys, packages and tools: what a build starts from. */
+async function gather(recipe: Recipe, options: BuildOptions, env: Env) {
   const signing = await keysFor(recipe, options.keys, env)
   const locked = await lockFor(recipe, env)
   refuseKernelless(recipe, locked)
@@ -56,22 +100,7 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
     ? await toolsTree('scripts', env, packages.get('tools'))
     : undefined
   const epoch = recipe.settings.sourceDateEpoch ?? epochOf([...snapshotsOf(lock).values()])
-
-  const scratch: Place = { parent: `${env.cache}/work`, what: 'the build', option: '--cache DIR' }
-  const results: Place = { parent: options.output, what: 'artifacts', option: '--output DIR' }
-  return withWorkFolder(results, (output) =>
-    withWorkFolder(scratch, async (work) => {
-      const input = { recipe, signing, packages, tools, epoch, work, output }
-      const images = await onDisk(scratch, () => onDisk(results, () => makeImages(input, env)))
-      return onDisk(results, async () => {
-        const artifacts = await report.step('Write manifest', (report) =>
-          writeArtifacts({ recipe, lock, signing, epoch, images, output }, report),
-        )
-        await putInPlace(artifacts, options.output)
-        return builtOf(artifacts, images, options.output)
-      })
-    }),
-  )
+  return { recipe, signing, lock, packages, tools, epoch, command: options.command }
 }
 
 function builtOf({ manifest, manifestName, usedBytes }: Artifacts, images: readonly MadeImage[], output: string): Built {

@@ -13,6 +13,7 @@ import { filesLeft, type NamedInitrd } from './boot.ts'
 import type { Env } from './env.ts'
 import type { Signing } from './keys.ts'
 import { buildPackagesOf, type LockedPackages, packagesOf } from './locked.ts'
+import { imagesUpTo, type OnlyScript } from './one-script.ts'
 import { type MadeImage, makeOutput, type OutputFile } from './output.ts'
 import { type OutsideInput, runOutside } from './scripts.ts'
 import { makeSystem, type System } from './system.ts'
@@ -28,24 +29,38 @@ export interface ImagesInput {
   work: string
   /** Folder for artifacts. */
   output: string
+  /** The command that began this build, for whoever wants to run one script of it again. */
+  command?: string | undefined
+  /** The one script that all this is for: only what it needs is made, and it ends with `ScriptRan`. */
+  only?: OnlyScript | undefined
 }
 
 export const DEFAULT_INITRD = 'default-initrd'
 
 /** Runs the sync scripts of every image, and then makes them. The default initrd is an ingredient of others, and no artifact of its own. */
 export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImage[]> {
-  const { recipe } = input
+  const { recipe, only } = input
   const { report } = env
-  for (const image of [...recipe.subimages, recipe]) await runOutside('sync', outside(image, input), report)
-  const initrd = recipe.subimages.find(({ name }) => name === DEFAULT_INITRD)
-  const initrdReady = initrd && report.step('Make initrd', (report) => makeDefaultInitrd(initrd, input, report))
-  initrdReady?.catch(() => {}) // seen by who needs it
+  const images = only === undefined ? [...recipe.subimages, recipe] : imagesUpTo(only.image, recipe)
+  for (const image of images) await runOutside('sync', outside(image, input), report)
+  const initrd = images.find(({ name }) => name === DEFAULT_INITRD)
+  let initrdReady: Promise<Content> | undefined
+  const startInitrd = () => {
+    initrdReady ??= initrd && report.step('Make initrd', (report) => makeDefaultInitrd(initrd, input, report))
+    initrdReady?.catch(() => {}) // seen by who needs it
+    return initrdReady
+  }
+  // A script that prints to the caller is alone: the initrd is made when an image needs it.
+  if (only === undefined) startInitrd()
   const made: MadeImage[] = []
-  for (const image of [...recipe.subimages, recipe]) {
-    if (image === initrd) continue
+  for (const image of images) {
+    if (image === initrd) {
+      if (only?.image === DEFAULT_INITRD) await startInitrd()
+      continue
+    }
     const title = image === recipe ? 'Make system' : `Make ${image.name}`
     const system = await report.step(title, (report) => systemOf(image, input, report))
-    const initrds = () => initrdsOf(image, system, initrdReady)
+    const initrds = () => initrdsOf(image, system, startInitrd)
     const output = await makeOutput({ ...input, image, system, initrds }, env)
     await runOutside('postoutput', outside(image, input), report)
     made.push(await withFilesOfScripts(output, made, input.output))
@@ -54,11 +69,14 @@ export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImag
   return made
 }
 
-const outside = (image: ImageRecipe, { recipe, tools, signing, output, work, epoch }: ImagesInput): OutsideInput => ({
-  ...{ recipe, image, tools, output, epoch },
-  secrets: signing.secrets,
-  work: join(work, `${image.name}-scripts`),
-})
+function outside(image: ImageRecipe, input: ImagesInput): OutsideInput {
+  const { recipe, tools, signing, output, work, epoch, command, only } = input
+  return {
+    ...{ recipe, image, tools, output, epoch, command, only },
+    secrets: signing.secrets,
+    work: join(work, `${image.name}-scripts`),
+  }
+}
 
 /** What scripts put into the output folder belongs to the image's artifacts, and what they removed from it does not. */
 async function withFilesOfScripts(image: MadeImage, before: readonly MadeImage[], output: string): Promise<MadeImage> {
@@ -75,7 +93,7 @@ async function withFilesOfScripts(image: MadeImage, before: readonly MadeImage[]
 }
 
 function systemOf(image: ImageRecipe, input: ImagesInput, report: Report): Promise<System> {
-  const { recipe, packages, signing, work, output, epoch, tools } = input
+  const { recipe, packages, signing, work, output, epoch, tools, command, only } = input
   return makeSystem(
     {
       recipe,
@@ -84,16 +102,24 @@ function systemOf(image: ImageRecipe, input: ImagesInput, report: Report): Promi
       buildPackages: buildPackagesOf(packages, image.name),
       tools,
       secrets: signing.secrets,
+      ...(signsRootHashes(recipe) ? { verityCertificate: signing.verityCertificate } : {}),
       work: join(work, image.name),
       output,
       earlier: [output],
       artifacts: join(work, 'artifacts'),
       packageFolder: join(work, 'packages'),
-      epoch,
+      ...{ epoch, command, only },
     },
     report,
   )
 }
+
+/** Whether an image of the recipe has a root hash that is signed. */
+const signsRootHashes = (recipe: Recipe): boolean =>
+  [...recipe.subimages, recipe].some(
+    ({ settings: { verity, format } }) => (verity === 'signed' || verity === 'auto') && SIGNED_FORMATS.has(format),
+  )
+const SIGNED_FORMATS: ReadonlySet<string> = new Set(['disk', 'sysext', 'confext', 'portable'])
 
 /** The initrd that mkosi makes by default, as an image of its own. */
 async function makeDefaultInitrd(image: ImageRecipe, input: ImagesInput, report: Report): Promise<Content> {
@@ -116,12 +142,15 @@ function hermeticFiles({ settings }: Recipe, epoch: number): Tree {
 async function initrdsOf(
   { settings }: ImageRecipe,
   { artifacts }: System,
-  initrd: Promise<Content> | undefined,
+  initrd: () => Promise<Content> | undefined,
 ): Promise<NamedInitrd[]> {
   const named: NamedInitrd[] = []
   for (const one of settings.initrds) {
     if (one !== 'default') named.push({ name: one.split('/').at(-1)!, content: { path: one } })
-    else if (initrd) named.push({ name: 'initrd', content: await initrd })
+    else {
+      const content = await initrd()
+      if (content !== undefined) named.push({ name: 'initrd', content })
+    }
   }
   return [...named, ...(await filesLeft(artifacts, 'io.mkosi.initrd'))]
 }

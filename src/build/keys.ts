@@ -13,6 +13,8 @@ import type { Env } from './env.ts'
 export interface Signing {
   /** Files and folders that hold private keys: no script may see them. */
   secrets: readonly string[]
+  /** Of what signs root hashes, as a PEM file, where no setting of the recipe names it. */
+  verityCertificate?: string
   signers: Signers
   /** GUID under which the certificates are entered into firmware. */
   owner: string
@@ -32,7 +34,12 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
       report.tell({ type: 'note', level: 'info', message: `new signing keys in ${directory}: keep them secret, and keep them` })
     })
   }
-  return { secrets: [directory], signers: await loadSigners(directory, { epoch: now }), owner: await loadOwner(directory) }
+  return {
+    secrets: [directory],
+    verityCertificate: join(directory, 'verity.crt'),
+    signers: await loadSigners(directory, { epoch: now }),
+    owner: await loadOwner(directory),
+  }
 }
 
 /** The settings of mkosi that name keys: mkosi.key and mkosi.crt stand for all of them. */

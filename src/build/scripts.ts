@@ -12,7 +12,8 @@ import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
 import { withoutNewFolders } from '../image/system/programs.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
-import { runInSandbox, type Sandbox } from '../run/sandbox.ts'
+import { runInSandbox, runInSandboxTerminal, type Sandbox } from '../run/sandbox.ts'
+import { isOnly, type OnlyScript, ScriptRan, scriptName } from './one-script.ts'
 import { BUILD_ROOT, CHROOT, commandsOf, configJson, environmentOf, type Phase, scriptPath } from './script-environment.ts'
 
 export type { Phase } from './script-environment.ts'
@@ -38,6 +39,10 @@ export interface ScriptPlaces {
   /** A folder for what this module puts in place for scripts. */
   scratch: string
   epoch: number
+  /** The command that began this build, for whoever wants to run one script of it again. */
+  command?: string | undefined
+  /** The one script that all this is for. */
+  only?: OnlyScript | undefined
 }
 
 /** Whether a script runs outside the image, and so wants a tools tree. */
@@ -66,6 +71,8 @@ export interface OutsideInput {
   /** Scratch folder. */
   work: string
   epoch: number
+  command?: string | undefined
+  only?: OnlyScript | undefined
 }
 
 /** Runs an image's sync, postoutput or clean scripts. */
@@ -96,7 +103,8 @@ export async function runScripts(
   await rm(join(places.scratch, 'overlays'), { recursive: true, force: true })
   for (const script of scripts) {
     await checkScript(phase, script, places)
-    await report.step(`Run ${basename(script)}`, (report) => runScript(phase, script, args, places, report))
+    if (isOnly(places.only, { image: places.image.name, phase, path: script })) await runAlone(script, args, places, report)
+    else await report.step(`Run ${basename(script)}`, (report) => runScript(phase, script, args, places, report))
   }
 }
 
@@ -117,24 +125,73 @@ async function runScript(
   places: ScriptPlaces,
   report: Report,
 ): Promise<void> {
-  const { root } = places
-  const sandbox = await sandboxOf(phase, script, places)
   const log: Buffer[] = []
   const lines = lineTeller(report)
-  const run = () =>
+  const { exitCode } = await withSandbox(phase, script, places, (sandbox) =>
     runInSandbox(sandbox, [...UNDER_A_SHELL, scriptPath(phase), ...args], {
       allowFailure: true,
       onOutput(bytes) {
         log.push(bytes)
         lines(bytes)
       },
-    })
-  const outcome = await (root === undefined ? run() : withoutNewFolders(root, run, ['/work', '/var/tmp', '/etc/resolv.conf']))
+    }),
+  )
+  if (exitCode === 0) return
+  throw scriptFault(phase, script, exitCode, Buffer.concat(log).toString(), places)
+}
+
+async function withSandbox<T>(
+  phase: Phase,
+  script: string,
+  places: ScriptPlaces,
+  body: (sandbox: Sandbox) => Promise<T>,
+): Promise<T> {
+  const { root } = places
+  const sandbox = await sandboxOf(phase, script, places)
+  const run = () => body(sandbox)
+  const result = await (root === undefined ? run() : withoutNewFolders(root, run, ['/work', '/var/tmp', '/etc/resolv.conf']))
   // what overlayfs leaves there only root may look into
   for (const { work } of sandbox.overlays ?? []) await rm(work, { recursive: true, force: true })
-  if (outcome.exitCode === 0) return
-  throw scriptFault(phase, script, outcome.exitCode, Buffer.concat(log).toString(), places)
+  return result
 }
+
+/**
+ * Runs the script that the build is for, with its output going to the caller as it is, and ends the build. A prepare script
+ * is run once more for build scripts: then that is the end.
+ */
+async function runAlone(script: string, args: readonly string[], places: ScriptPlaces, report: Report): Promise<void> {
+  const { only, image } = places
+  if (only === undefined) return
+  const { phase, shell, sinks } = only
+  only.begin()
+  const argv = [scriptPath(phase), ...args]
+  const isLast = phase !== 'prepare' || args.includes('build') || image.settings.buildScripts.length === 0
+  const exitCode = await withSandbox(phase, script, places, async (sandbox) => {
+    if (shell === undefined)
+      return (await runInSandbox(sandbox, [...UNDER_A_SHELL, ...argv], { allowFailure: true, sinks })).exitCode
+    const env = { ...sandbox.env, TERM: shell, PS1: `[${image.name} ${phase}] \\w # ` }
+    return runInSandboxTerminal({ ...sandbox, env }, [
+      '/bin/sh',
+      '-c',
+      THEN_A_SHELL,
+      'sh',
+      basename(script),
+      isLast ? 'always' : 'failed',
+      ...argv,
+    ])
+  })
+  if (isLast || exitCode !== 0) throw new ScriptRan(only, exitCode)
+  report.tell({ type: 'note', level: 'info', message: `${basename(script)} exited with 0; now as it is run for build scripts` })
+}
+
+/** Runs the script and, when it has ended, a shell where it ran; ends as the script did. */
+const THEN_A_SHELL = `name=$1; when=$2; shift 2
+"$@" </dev/null
+status=$?
+[ $when = failed ] && [ $status = 0 ] && exit 0
+echo "$name exited with $status. This is the place it ran in; exit leaves it."
+if command -v bash >/dev/null; then bash --noprofile --norc -i; else sh -i; fi
+exit $status`
 
 /** The first process of a namespace ignores signals and inherits orphans: no place for a script. */
 const UNDER_A_SHELL = ['/bin/sh', '-c', '"$@"; exit $?', 'sh']
@@ -149,14 +206,24 @@ function lineTeller(report: Report): (bytes: Buffer) => void {
   }
 }
 
+/** The exit status of a script, in words. */
+export const howItEnded = (code: number): string =>
+  code > 128 && code < 193 ? `signal ${code - 128} ended it` : `it exited with ${code}`
+
 const printable = (line: string): string => line.replace(/\t/g, ' ').replace(/\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]/g, '')
 
-function scriptFault(phase: Phase, script: string, code: number, output: string, { recipe, image }: ScriptPlaces): Fault {
+function scriptFault(phase: Phase, script: string, code: number, output: string, places: ScriptPlaces): Fault {
+  const { recipe, image, command = `bisque build ${recipe.directory}` } = places
   const tail = output.trim().split('\n').slice(-20).map(printable).join('\n')
-  const how = code > 128 && code < 193 ? `signal ${code - 128} ended it` : `it exited with ${code}`
+  const how = howItEnded(code)
   const network = /resolve host|Name or service not known|network is unreachable|name resolution/i.test(output)
-  const hint = network && !image.settings.withNetwork ? `bisque build ${recipe.directory} --set WithNetwork=yes` : undefined
-  return new Fault('tool', `Cannot run ${phase} script ${script}: ${how}\n${tail}`, hint === undefined ? {} : { hint })
+  const again = phase === 'clean' ? [] : [`${command} --script ${scriptName({ image: image.name, phase, path: script }, recipe)}`]
+  const hints = [...(network && !image.settings.withNetwork ? [`${command} --set WithNetwork=yes`] : []), ...again]
+  return new Fault(
+    'tool',
+    `Cannot run ${phase} script ${script}: ${how}\n${tail}`,
+    hints.length === 0 ? {} : { hint: hints.join('\n') },
+  )
 }
 
 async function sandboxOf(phase: Phase, script: string, places: ScriptPlaces): Promise<Sandbox> {
@@ -214,14 +281,15 @@ async function putInPlace(places: ScriptPlaces, chroots: boolean): Promise<{ con
 
 /**
  * Where scripts see the sources. What a script changes there is dropped, or, in a recipe.ts that does not ask for it,
- * refused; only sync scripts, which are there to bring sources up to date, change them for good.
+ * refused; only sync and clean scripts, which are there to change sources, do so for good.
  */
 async function sourceMounts(phase: Phase, places: ScriptPlaces): Promise<Required<Pick<Sandbox, 'binds' | 'overlays'>>> {
   const { recipe, image, scratch, build } = places
   const { buildSources, buildSourcesEphemeral, hermeticUsr } = image.settings
   const given = buildSources.length > 0 || !hermeticUsr ? buildSources : [{ source: recipe.directory, target: '/' }]
   const sources = given.map(({ source, target }) => ({ source, target: join('/work/src', target).replace(/\/$/, '') }))
-  const isFixed = phase === 'sync' || (hermeticUsr && buildSourcesEphemeral === 'no')
+  const isOutside = phase === 'sync' || phase === 'clean'
+  const isFixed = isOutside || (hermeticUsr && buildSourcesEphemeral === 'no')
   const binds: { source: string; target: string; writable?: boolean }[] = []
   if (!sources.some(({ target }) => target === '/work/src')) {
     const source = join(scratch, 'src')
@@ -232,7 +300,7 @@ async function sourceMounts(phase: Phase, places: ScriptPlaces): Promise<Require
   for (const [i, { source, target }] of sources.entries()) {
     if (!lstatSync(source, { throwIfNoEntry: false }))
       throw new Fault('missing', `Cannot run ${phase} scripts: ${source} of BuildSources= does not exist`)
-    if (isFixed) binds.push({ source, target, writable: phase === 'sync' })
+    if (isFixed) binds.push({ source, target, writable: isOutside })
     else {
       const keep = buildSourcesEphemeral === 'buildcache' ? build : undefined
       const upper = keep === undefined ? join(scratch, 'overlays', `${i}`) : join(keep, `mkosi.buildovl.${basename(source)}`)

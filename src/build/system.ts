@@ -18,6 +18,7 @@ import { addTree } from '../tree/add.ts'
 import { readTree } from '../tree/from-disk.ts'
 import type { Inode, Tree } from '../tree/tree.ts'
 import { finishRoot, indexRoot, installedIn, removeFiles, withoutBase, withoutTraces } from './finish.ts'
+import type { OnlyScript } from './one-script.ts'
 import { checkPopulated, prepareRoot, removeMachineState, settleRoot } from './prepare.ts'
 import { runScripts, type ScriptPlaces } from './scripts.ts'
 
@@ -44,6 +45,10 @@ export interface SystemInput {
   artifacts?: string | undefined
   packageFolder?: string | undefined
   epoch: number
+  /** The command that began this build. */
+  command?: string | undefined
+  /** The one script that the image is made for: it ends with `ScriptRan` there. */
+  only?: OnlyScript | undefined
 }
 
 export interface System {
@@ -104,10 +109,10 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
 }
 
 async function placesOf(input: SystemInput, image: ImageRecipe): Promise<ScriptPlaces & { root: string }> {
-  const { work, recipe, epoch, tools, secrets } = input
+  const { work, recipe, epoch, tools, secrets, command, only } = input
   const { settings } = image
   const places = {
-    ...{ recipe, image, tools, secrets, epoch },
+    ...{ recipe, image, tools, secrets, epoch, command, only },
     root: join(work, 'root'),
     build: settings.buildDirectory === undefined ? undefined : join(settings.buildDirectory, buildKey(image)),
     output: input.output ?? join(work, 'output'),

@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 
 const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url))
-const VERBS = ['init', 'summary', 'lock', 'build', 'bump', 'vm', 'keys', 'cache', 'doctor']
+const VERBS = ['init', 'summary', 'lock', 'build', 'bump', 'clean', 'vm', 'keys', 'cache', 'doctor']
 
 function bisque(args: readonly string[], env: Record<string, string> = {}): Promise<{ code: number; out: string; err: string }> {
   return new Promise((resolve) => {

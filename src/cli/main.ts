@@ -67,8 +67,9 @@ async function runInterruptibly(command: Command, report: Report, terminal: Term
   for (const [name, handler] of handlers) process.on(name, handler)
   const cache = resolve(command.cache ?? join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'bisque'))
   try {
-    const session = { report, cache, environment: env, signal: abort.signal, color: color(stdout), json: command.json }
-    return await command.run(session)
+    const leaveTerminal = () => terminal.stop()
+    const about = { environment: env, signal: abort.signal, color: color(stdout), json: command.json }
+    return await command.run({ report, cache, leaveTerminal, ...about })
   } catch (error) {
     if (exitCode !== 0) process.exit(exitCode)
     throw error
@@ -78,7 +79,7 @@ async function runInterruptibly(command: Command, report: Report, terminal: Term
 }
 
 /** Verbs that write files with other owners: they run in a namespace of their own, where they may. */
-const OWNS_FILES: ReadonlySet<string> = new Set(['build'])
+const OWNS_FILES: ReadonlySet<string> = new Set(['build', 'clean'])
 
 /** Runs this very command line in the namespace of a build. */
 async function startAgain(): Promise<number> {

@@ -38,6 +38,9 @@ export const recipeOptions = object({
   ),
 })
 
+export const outputOption = optional(
+  option('-o', '--output', folder(), { description: message`Folder for the artifacts; out beside the recipe by default.` }),
+)
 export const keysOption = valued('--keys', folder(), message`Folder of the signing keys; keys beside the recipe by default.`)
 export const offlineOption = toggle('--offline', message`Keep off the network: use only what is cached.`)
 

@@ -12,6 +12,7 @@ import type { Outcome, Session } from './session.ts'
 import * as build from './verbs/build.ts'
 import * as bump from './verbs/bump.ts'
 import * as cache from './verbs/cache.ts'
+import * as clean from './verbs/clean.ts'
 import * as doctor from './verbs/doctor.ts'
 import * as init from './verbs/init.ts'
 import * as keys from './verbs/keys.ts'
@@ -19,7 +20,7 @@ import * as lock from './verbs/lock.ts'
 import * as summary from './verbs/summary.ts'
 import * as vm from './verbs/vm.ts'
 
-const verbs = { init, summary, lock, build, bump, vm, keys, cache, doctor }
+const verbs = { init, summary, lock, build, bump, clean, vm, keys, cache, doctor }
 
 const globals = object('Global options', {
   json: withDefault(
@@ -34,7 +35,10 @@ const globals = object('Global options', {
 
 const parser = merge(
   globals,
-  or(init.parser, summary.parser, lock.parser, build.parser, bump.parser, vm.parser, keys.parser, cache.parser, doctor.parser),
+  or(
+    ...[init.parser, summary.parser, lock.parser, build.parser, bump.parser, clean.parser],
+    ...[vm.parser, keys.parser, cache.parser, doctor.parser],
+  ),
 )
 
 export interface Command {

@@ -13,6 +13,8 @@ export interface Session {
   signal: AbortSignal
   /** Whether to colour what is printed at the end. */
   color: boolean
+  /** Takes away what is drawn on the terminal, before something else prints there. */
+  leaveTerminal(): void
   /** Whether a person reads along: an interactive verb may take over the terminal. */
   json: boolean
 }

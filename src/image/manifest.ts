@@ -62,6 +62,8 @@ export interface Manifest {
   /** SHA-256 of each certificate's DER. */
   certificates: Record<string, Sha256>
   artifacts: ManifestArtifact[]
+  /** Names of artifacts that are folders, and so have no digest. */
+  folders?: string[]
 }
 
 export const formatManifest = (manifest: Manifest): string => `${JSON.stringify(manifest, null, 2)}\n`

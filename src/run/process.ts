@@ -10,7 +10,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
-import { type Readable, Writable } from 'node:stream'
+import { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { Fault } from '../base/fault.ts'
 import { formatSize } from '../base/size.ts'
@@ -22,9 +22,15 @@ export interface StartOptions {
   env?: Readonly<Record<string, string>>
   /** `ignore` is /dev/null. */
   stdin?: 'pipe' | 'ignore'
+  /** Descriptors of this process that the program prints to; its streams are empty then. */
+  stdout?: number | undefined
+  stderr?: number | undefined
 }
 
-export interface RunOptions extends Omit<StartOptions, 'stdin'> {
+/** Where a program's output goes as it comes: to a descriptor of this process as it is, or to a function. */
+export type Sink = number | ((bytes: Buffer) => void)
+
+export interface RunOptions extends Omit<StartOptions, 'stdin' | 'stdout' | 'stderr'> {
   input?: string | Uint8Array | AsyncIterable<Uint8Array>
   timeoutMs?: number
   /** Most bytes the program may print on each stream. */
@@ -33,6 +39,8 @@ export interface RunOptions extends Omit<StartOptions, 'stdin'> {
   allowFailure?: boolean
   /** Sees the output while it comes, both streams in one. */
   onOutput?: (bytes: Buffer) => void
+  /** Where the streams go instead of into the outcome. */
+  sinks?: { stdout: Sink; stderr: Sink } | undefined
 }
 
 export interface Outcome {
@@ -55,12 +63,19 @@ export interface Running {
 
 /** Runs a program to its end. Anything but exit code 0 is a Fault with the last lines it printed. */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<Outcome> {
-  const running = start(argv, { ...options, stdin: options.input === undefined ? 'ignore' : 'pipe' })
+  const { stdout: out, stderr: err } = options.sinks ?? {}
+  const running = start(argv, {
+    ...options,
+    ...{ stdin: options.input === undefined ? 'ignore' : 'pipe' },
+    ...{ stdout: typeof out === 'number' ? out : undefined, stderr: typeof err === 'number' ? err : undefined },
+  })
   const most = options.outputBytes ?? 64 << 20
-  const output = [running.stdout, running.stderr].map((stream) => {
+  const output = [running.stdout, running.stderr].map((stream, i) => {
     const chunks: Buffer[] = []
+    const sink = [out, err][i]
     let size = 0
     stream.on('data', (chunk: Buffer) => {
+      if (typeof sink === 'function') return sink(chunk)
       size += chunk.length
       if (size > most) stop(`it printed more than ${formatSize(most)}`)
       else {
@@ -109,18 +124,41 @@ async function feed(running: Running, input: RunOptions['input']): Promise<void>
   }
 }
 
+/**
+ * Runs a program in a terminal of its own that is joined with the one at descriptors 0 and 1, until it ends. What it
+ * types into its terminal nobody else reads.
+ */
+export async function runInTerminal(argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<number> {
+  keepDescriptors()
+  const words = argv.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
+  const child = spawn(
+    'setpriv',
+    ['--pdeathsig', 'KILL', '--', 'script', '--quiet', '--return', '--command', words, '/dev/null'],
+    { env: { PATH: SYSTEM_PATH, ...env, SHELL: '/bin/sh' }, stdio: 'inherit' },
+  )
+  const resized = () => void child.kill('SIGWINCH')
+  process.on('SIGWINCH', resized)
+  try {
+    return await new Promise<number>((resolve, reject) => {
+      child.on('error', (cause) => reject(new Fault('host', `Cannot open a terminal: ${cause.message}`, { cause })))
+      child.on('exit', (code, signal) => resolve(exitCodeOf(code, signal)))
+    })
+  } finally {
+    process.off('SIGWINCH', resized)
+  }
+}
+
 /** Starts a program and hands back its handle at once. A program that cannot be started ends with code 127. */
 export function start(argv: readonly string[], options: StartOptions = {}): Running {
   keepDescriptors()
-  const [stdout, stderr] = [pipe(), pipe()]
+  const [stdout, stderr] = [options.stdout, options.stderr].map((to) => (to === undefined ? pipe() : undefined))
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
     cwd: options.cwd,
     env: { PATH: SYSTEM_PATH, ...options.env },
-    stdio: [options.stdin ?? 'pipe', stdout.write, stderr.write],
+    stdio: [options.stdin ?? 'pipe', stdout?.write ?? options.stdout, stderr?.write ?? options.stderr],
     detached: true,
   })
-  closeSync(stdout.write)
-  closeSync(stderr.write)
+  for (const made of [stdout, stderr]) if (made) closeSync(made.write)
   child.stdin?.on('error', () => {}) // a program may end without reading its input
   const ended = new Promise<number>((resolve, reject) => {
     child.on('error', (cause) => {
@@ -132,8 +170,8 @@ export function start(argv: readonly string[], options: StartOptions = {}): Runn
   return {
     pid: child.pid ?? -1,
     stdin: child.stdin ?? nowhere(),
-    stdout: stdout.read,
-    stderr: stderr.read,
+    stdout: stdout?.read ?? Readable.from([]),
+    stderr: stderr?.read ?? Readable.from([]),
     ended,
     kill: (graceMs = 5000) => end(child, ended, graceMs),
   }

@@ -15,7 +15,7 @@ import { lstatSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'nod
 import { dirname } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { makeDirectoryInside, resolveInside } from './inside.ts'
-import { failure, type Outcome, type Running, type RunOptions, run, SYSTEM_PATH, start } from './process.ts'
+import { failure, type Outcome, type Running, type RunOptions, run, runInTerminal, SYSTEM_PATH, start } from './process.ts'
 
 export interface Sandbox {
   /** The directory that becomes `/`. Mount points missing in it are created. */
@@ -53,6 +53,10 @@ export async function runInSandbox(
   if (outcome.exitCode !== 0 && !options.allowFailure) throw failure(argv, outcome)
   return outcome
 }
+
+/** Runs a program inside that has the terminal; see `runInTerminal`. */
+export const runInSandboxTerminal = (sandbox: Sandbox, argv: readonly string[]): Promise<number> =>
+  runInTerminal(sandboxed(sandbox, argv), OUTER_ENV)
 
 /** Starts a program inside that runs alongside this one; see `start`. SIGTERM of `kill` reaches the program itself. */
 export function startInSandbox(sandbox: Sandbox, argv: readonly string[]): Running {

@@ -3,7 +3,7 @@ import { object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
 import { command, constant } from '@optique/core/primitives'
 import { examples, recipeArgument } from '../options.ts'
-import type { Run } from '../session.ts'
+import type { Outcome, Run } from '../session.ts'
 
 export const parser = command('bump', object({ verb: constant('bump'), recipe: recipeArgument }), {
   brief: message`Write the next version into mkosi.version`,
@@ -15,7 +15,10 @@ export interface BumpOptions {
   recipe: string
 }
 
-export const run: Run<BumpOptions> = async ({ recipe }) => {
+export const run: Run<BumpOptions> = ({ recipe }) => bumpRecipe(recipe)
+
+/** Writes the next version of a recipe, and says which. */
+export async function bumpRecipe(recipe: string): Promise<Outcome> {
   const { Fault } = await import('../../base/fault.ts')
   const { statSync } = await import('node:fs')
   const { configFolder } = await import('../../recipe/mkosi/load.ts')
