@@ -1,7 +1,7 @@
 /** Artifacts: the files a build leaves behind, made beside each other and put in place together. */
 import { rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { digestOf, type Sha256, sha256 } from '../base/digest.ts'
+import { type Sha256, sha256 } from '../base/digest.ts'
 import type { Report } from '../base/report.ts'
 import { formatManifest, type Manifest, type ManifestArtifact } from '../image/manifest.ts'
 import { formatChecksums } from '../image/output/checksums.ts'
@@ -14,6 +14,7 @@ import { type Workers, withWorkers } from '../run/workers.ts'
 import { KEY_ROLES } from '../signing/signer.ts'
 import type { Signing } from './keys.ts'
 import { type MadeImage, nameOf, type OutputFile } from './output.ts'
+import { recipeDigest } from './recipe-digest.ts'
 
 export interface ArtifactsInput {
   recipe: Recipe
@@ -80,15 +81,6 @@ async function writeChecksums(
   const name = besideNames(settings.output).checksums
   await writeFile(join(folder, name), text, { flag: 'wx' })
   return { name, type: 'checksums', sizeBytes: Buffer.byteLength(text), sha256: sha256(Buffer.from(text)) }
-}
-
-/** Digest of the settings that decide about an image. Files of the recipe count by their place in it, wherever it lies. */
-export function recipeDigest({ settings, directory }: Pick<Recipe, 'settings' | 'directory'>): Sha256 {
-  const { outputDirectory: _, ...deciding } = settings
-  const prefix = `${directory}/`
-  const placed = (_key: string, value: unknown) =>
-    typeof value === 'string' && value.startsWith(prefix) ? `./${value.slice(prefix.length)}` : value
-  return digestOf(JSON.parse(JSON.stringify(deciding, placed)))
 }
 
 function manifestOf(
