@@ -110,8 +110,8 @@ test('fillPartitions() makes file systems, swap space and copies of blocks', asy
   const erofs = decodeErofs(readerOf(bytesOf(srv!)), srv!.sizeBytes!)
   assert.ok(erofs.inodes.has('bin/sh'))
   const root = erofs.inodes.get('')!
-  assert.equal(Buffer.from(root.xattrs.get('user.validatefs.gpt_label')!).toString(), 'srv')
-  assert.equal(Buffer.from(root.xattrs.get('user.validatefs.mount_point')!).toString(), '/srv')
+  assert.equal(Buffer.from(root.xattrs.get('user.validatefs.gpt_label')!).toString(), 'srv\0')
+  assert.equal(Buffer.from(root.xattrs.get('user.validatefs.mount_point')!).toString(), '/srv\0')
 })
 
 test('fillPartitions() hashes the data of a verity set, signs the root hash and takes GUIDs from it', async (t) => {
@@ -135,7 +135,7 @@ test('fillPartitions() hashes the data of a verity set, signs the root hash and 
   const erofs = decodeErofs(readerOf(bytesOf(data!)), data!.sizeBytes!)
   assert.equal(
     Buffer.from(erofs.inodes.get('')!.xattrs.get('user.validatefs.gpt_label')!).toString(),
-    'usr-x86-64\0usr-x86-64-verity',
+    'usr-x86-64\0usr-x86-64-verity\0usr-x86-64-verity-sig\0',
   )
 })
 

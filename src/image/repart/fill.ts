@@ -157,21 +157,21 @@ function treeOf(state: Filling, definition: Definition): Tree {
 }
 
 /**
- * Attributes by which systemd-validatefs knows that a file system is mounted where and from what it was made for: type and
- * label of the partition, those of its hashes, and the mount points.
+ * Attributes by which systemd-validatefs knows that a file system is mounted where and from what it was made for: types and
+ * labels of the partition, its hashes and their signature, each sorted, and the mount points. A zero ends every value.
  */
 function validateFs({ definitions, labels }: Filling, definition: Definition): Map<string, Uint8Array> {
-  const hash = definition.verity === 'data' ? siblingOf(definitions, definition, 'hash') : undefined
-  const backing = hash ? [definition, hash] : [definition]
+  const roles = definition.verity === 'data' ? (['hash', 'signature'] as const) : []
+  const backing = [definition, ...roles.flatMap((role) => siblingOf(definitions, definition, role) ?? [])]
   const own = definition.mountPoints.map(({ where }) => where)
   const places = own.length > 0 ? own : definition.type.mountPoints
   const values = {
-    'user.validatefs.gpt_label': backing.map((one) => labels.get(one)!),
-    'user.validatefs.gpt_type_uuid': backing.map((one) => one.type.guid),
+    'user.validatefs.gpt_label': backing.map((one) => labels.get(one)!).sort(),
+    'user.validatefs.gpt_type_uuid': backing.map((one) => one.type.guid).sort(),
     'user.validatefs.mount_point': places,
   }
   const given = Object.entries(values).filter(([, list]) => list.length > 0 && !list.includes(''))
-  return new Map(given.map(([name, list]) => [name, Buffer.from(list.join('\0'))]))
+  return new Map(given.map(([name, list]) => [name, Buffer.from(list.map((value) => `${value}\0`).join(''))]))
 }
 
 async function makeErofs(state: Filling, definition: Definition): Promise<void> {
