@@ -11,8 +11,8 @@ import { decodeFat, type Fat, readFat } from '../../src/formats/fat.ts'
 import { decodeGpt, type GptPartition } from '../../src/formats/gpt.ts'
 import { decodePe } from '../../src/formats/pe.ts'
 import type { ReadAt } from '../../src/formats/struct.ts'
-import { byName, sameAccounts } from './accounts.ts'
-import { initrdFiles } from './initrd.ts'
+import { ACCOUNT_FILES, ownersByName, type ReadAccounts, sameAccounts } from './accounts.ts'
+import { initrdAccounts, initrdFiles, membersOf } from './initrd.ts'
 import { compareUkis } from './uki.ts'
 
 /** One thing that is not the same, or only one side has. */
@@ -51,12 +51,15 @@ export function compareImages(ours: string, theirs: string): Comparison {
     compare('packages', left.packages, right.packages)
     compare('partitions', left.partitions, right.partitions)
     const [a, b] = [usrFiles(left.usr), usrFiles(right.usr)]
-    alikeAccounts(left.usr, right.usr, a, b)
+    alikeAccounts('share/factory/etc', [a, b], [accountsOf(left.usr), accountsOf(right.usr)])
     compare('/usr', a, b)
     compare('ESP', espFiles(left.esp, left.readEsp), espFiles(right.esp, right.readEsp))
     const ukis = compareUkis(left.uki, right.uki)
     compare('UKI', ukis.ours, ukis.theirs)
-    compare('initrd', initrdFiles(ukis.initrds[0]), initrdFiles(ukis.initrds[1]))
+    const members = [membersOf(ukis.initrds[0]), membersOf(ukis.initrds[1])] as const
+    const [c, d] = [initrdFiles(members[0]), initrdFiles(members[1])]
+    alikeAccounts('etc', [c, d], [initrdAccounts(members[0]), initrdAccounts(members[1])])
+    compare('initrd', c, d)
     return { compared, differences }
   } finally {
     for (const side of [left, right]) side.close()
@@ -163,13 +166,13 @@ const digest = (bytes: Iterable<Uint8Array>): string => {
 }
 
 function usrFiles(usr: Erofs): Found {
-  const { user, group } = byName(usr)
+  const owner = ownersByName(accountsOf(usr))
   const found: Found = new Map()
   for (const [path, inode] of usr.inodes) {
     found.set(path, {
       type: inode.type,
       mode: inode.mode.toString(8),
-      owner: `${user(inode.uid)}:${group(inode.gid)}`,
+      owner: owner(inode.uid, inode.gid),
       ...(inode.xattrs.size > 0 && { xattrs: xattrs(inode) }),
       ...(inode.type === 'symlink' && { target: inode.target! }),
       ...(inode.type === 'file' && contentFacts(path, usr, inode)),
@@ -187,6 +190,10 @@ function contentFacts(path: string, usr: Erofs, inode: ErofsInode): Facts {
     const bytes = Buffer.concat([...usr.contents(inode)])
     return { links, size: String(bytes.length), content: programDigest(bytes) }
   }
+  if (path.endsWith('.pyc')) {
+    const bytes = Buffer.concat([...usr.contents(inode)])
+    return { links, size: String(bytes.length), header: bytes.toString('hex', 4, 16), content: digest([bytes.subarray(16)]) }
+  }
   return { links, size: String(inode.sizeBytes), content: digest(usr.contents(inode)) }
 }
 
@@ -194,19 +201,26 @@ function contentFacts(path: string, usr: Erofs, inode: ErofsInode): Facts {
 const programDigest = (bytes: Uint8Array): string => authenticodeDigest(bytes, decodePe(bytes)).toString('hex').slice(0, 16)
 
 /** Account files that say the same of every account but for its number: their content becomes that. */
-function alikeAccounts(ours: Erofs, theirs: Erofs, a: Found, b: Found): void {
-  for (const name of ['passwd', 'group', 'shadow', 'gshadow'].flatMap((file) => [file, `${file}-`])) {
-    const path = `share/factory/etc/${name}`
-    const [left, right] = [a.get(path), b.get(path)]
-    if (left?.['content'] === undefined || left['content'] === right?.['content']) continue
-    if (right === undefined || !sameAccounts(ours, theirs, name)) continue
-    for (const facts of [left, right]) {
+function alikeAccounts(folder: string, found: readonly [Found, Found], read: readonly [ReadAccounts, ReadAccounts]): void {
+  for (const name of ACCOUNT_FILES) {
+    const [ours, theirs] = [found[0].get(`${folder}/${name}`), found[1].get(`${folder}/${name}`)]
+    if (ours === undefined || theirs === undefined || ours['content'] === theirs['content']) continue
+    if (!sameAccounts(name, ...read)) continue
+    for (const facts of [ours, theirs]) {
       facts['numbers'] = facts['content']!
       delete facts['content']
       delete facts['size']
     }
   }
 }
+
+/** What /etc will have, where /usr keeps a copy of it. */
+const accountsOf =
+  (usr: Erofs): ReadAccounts =>
+  (file) => {
+    const inode = usr.inodes.get(`share/factory/etc/${file}`)
+    return inode === undefined ? '' : Buffer.concat([...usr.contents(inode)]).toString()
+  }
 
 function espFiles(esp: Fat, read: ReadAt): Found {
   const facts = (entry: Fat['entries'][number]): Facts => {

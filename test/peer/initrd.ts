@@ -2,27 +2,40 @@
 import { createHash } from 'node:crypto'
 import { zstdDecompressSync } from 'node:zlib'
 import { type CpioMember, cpioSize, decodeCpio, FILE_TYPE, isCpio, S_IFMT } from '../../src/formats/cpio.ts'
-import type { Found } from './compare.ts'
+import { ownersByName, type ReadAccounts } from './accounts.ts'
+import type { Facts, Found } from './compare.ts'
 
 const ZSTD = 0xfd2fb528
 
-/** Every path, later archives over earlier ones. */
-export function initrdFiles(bytes: Buffer): Found {
-  const found: Found = new Map()
+/** Every file by its path, later archives over earlier ones; hard links have the content of the first. */
+export function membersOf(bytes: Buffer): Map<string, CpioMember> {
+  const found = new Map<string, CpioMember>()
   for (const archive of archivesOf(bytes)) {
     const members = decodeCpio(archive)
     const contents = new Map(members.filter(({ sizeBytes }) => sizeBytes > 0).map((member) => [member.ino, member.content]))
-    for (const member of members) found.set(member.name, factsOf(member, contents.get(member.ino) ?? member.content))
+    for (const member of members) {
+      const shared = member.nlink > 1 ? contents.get(member.ino) : undefined
+      found.set(member.name, { ...member, content: shared ?? member.content })
+    }
   }
   return found
 }
 
-function factsOf(member: CpioMember, shared: Uint8Array) {
-  const type = Object.entries(FILE_TYPE).find(([, bits]) => bits === (member.mode & S_IFMT))?.[0] ?? 'unknown'
-  const common = { type, mode: (member.mode & 0o7777).toString(8), owner: `${member.uid}:${member.gid}` }
-  if (type === 'symlink') return { ...common, target: Buffer.from(member.content).toString() }
+export const initrdAccounts =
+  (members: ReadonlyMap<string, CpioMember>): ReadAccounts =>
+  (file) =>
+    Buffer.from(members.get(`etc/${file}`)?.content ?? []).toString()
+
+export function initrdFiles(members: ReadonlyMap<string, CpioMember>): Found {
+  const owner = ownersByName(initrdAccounts(members))
+  return new Map([...members].map(([path, member]) => [path, factsOf(member, owner(member.uid, member.gid))]))
+}
+
+function factsOf({ mode, content }: CpioMember, owner: string): Facts {
+  const type = Object.entries(FILE_TYPE).find(([, bits]) => bits === (mode & S_IFMT))?.[0] ?? 'unknown'
+  const common = { type, mode: (mode & 0o7777).toString(8), owner }
+  if (type === 'symlink') return { ...common, target: Buffer.from(content).toString() }
   if (type !== 'file') return common
-  const content = member.nlink > 1 ? shared : member.content
   const digest = createHash('sha256').update(content).digest('hex').slice(0, 16)
   return { ...common, size: String(content.length), content: digest }
 }
