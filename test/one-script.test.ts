@@ -131,7 +131,7 @@ describe('a script that fails', { skip }, () => {
     assert.match(stderr, /^error: Cannot run script "mkosi\.postints": the recipe has no such script; there are:$/m)
     const names = ['mkosi.images/side/mkosi.postinst', 'mkosi.prepare', 'mkosi.postinst', 'mkosi.finalize', 'mkosi.postoutput']
     for (const name of names) assert.ok(stderr.includes(`\n  ${name}\n`), `${name} is missing:\n${stderr}`)
-    assert.match(stderr, /\n {2}--script mkosi\.postinst\n$/)
+    assert.match(stderr, /\n {2}\S*bisque build \S+ --script mkosi\.postinst\n$/)
   })
 
   test('wants a terminal for its shell, and a script for --shell', () => {

@@ -20,7 +20,7 @@ export interface Cleaned {
   output: string
   /** Names in the output folder. */
   removed: string[]
-  /** Of the files among them. */
+  /** Space that the files among them took on disk. */
   removedBytes: number
   /** How many clean scripts ran. */
   scripts: number
@@ -30,28 +30,31 @@ export interface Cleaned {
 export async function clean(recipe: Recipe, output: string, env: Env): Promise<Cleaned> {
   const removed: string[] = []
   let removedBytes = 0
-  const remove = async (name: string): Promise<void> => {
-    const path = join(output, name)
-    const found = isName(name) ? lstatSync(path, { throwIfNoEntry: false }) : undefined
-    if (found === undefined) return
-    await rm(path, { recursive: true, force: true })
+  // A folder where a file was made is somebody else's, and the other way round.
+  const remove = async (name: unknown, isFolder: boolean): Promise<void> => {
+    const found = isName(name) ? lstatSync(join(output, name), { throwIfNoEntry: false }) : undefined
+    if (!isName(name) || found === undefined || found.isFile() === isFolder) return
+    await rm(join(output, name), { recursive: isFolder, force: true })
     removed.push(name)
-    if (found.isFile()) removedBytes += found.size
+    if (found.isFile()) removedBytes += found.blocks * 512
   }
   for (const { name, manifest } of await manifestsIn(output, recipe)) {
-    for (const artifact of manifest.artifacts) await remove(artifact.name)
-    for (const folder of manifest.folders ?? []) await remove(folder)
+    for (const artifact of manifest.artifacts) await remove(artifact?.name, false)
+    for (const folder of manifest.folders ?? []) await remove(folder, true)
     // it says what else there is, so it goes last
-    await remove(name)
+    await remove(name, false)
   }
   for (const image of [...recipe.subimages, recipe]) {
-    if (image.name !== DEFAULT_INITRD && image.settings.format !== 'none') await remove(nameOf(image))
+    const { format } = image.settings
+    if (image.name === DEFAULT_INITRD || format === 'none') continue
+    await remove(nameOf(image), format === 'directory' || format === 'oci')
   }
   return { output, removed, removedBytes, scripts: await runCleanScripts(recipe, output, env) }
 }
 
 /** A name in a folder, not a path that leads elsewhere. */
-const isName = (name: unknown): boolean => typeof name === 'string' && !['', '.', '..'].includes(name) && !/[/\0]/.test(name)
+const isName = (name: unknown): name is string =>
+  typeof name === 'string' && !['', '.', '..'].includes(name) && !/[/\0]/.test(name)
 
 /** The manifests that builds of this recipe left, whatever version of the image they made. */
 async function manifestsIn(output: string, { settings }: Recipe): Promise<{ name: string; manifest: Manifest }[]> {
@@ -63,8 +66,7 @@ async function manifestsIn(output: string, { settings }: Recipe): Promise<{ name
     if (manifest === undefined) continue
     const { image } = manifest
     const isSame = name === `${settings.output}${MANIFEST}`
-    const isOther =
-      settings.imageId !== undefined && image.id === id && name === `${outputOf(settings, image.version)}${MANIFEST}`
+    const isOther = settings.imageId !== undefined && image.id === id && namesFor(settings, image.version).includes(name)
     if (isSame || isOther) found.push({ name, manifest })
   }
   return found
@@ -72,11 +74,14 @@ async function manifestsIn(output: string, { settings }: Recipe): Promise<{ name
 
 const MANIFEST = '.manifest.json'
 
-/** What the output would be called for another version. */
-function outputOf({ output, imageVersion }: Recipe['settings'], version: string | undefined): string | undefined {
-  const at = imageVersion === undefined ? -1 : output.lastIndexOf(imageVersion)
-  if (at < 0 || version === undefined) return undefined
-  return `${output.slice(0, at)}${version}${output.slice(at + imageVersion!.length)}`
+/** What the manifest may be called for another version: as now, with that one wherever this version may stand. */
+function namesFor({ output, imageVersion }: Recipe['settings'], version: string | undefined): string[] {
+  if (imageVersion === undefined || version === undefined) return []
+  const parts = output.split(imageVersion)
+  return parts.slice(1).map((_, i) => {
+    const [before, after] = [parts.slice(0, i + 1), parts.slice(i + 1)].map((some) => some.join(imageVersion))
+    return `${before}${version}${after}${MANIFEST}`
+  })
 }
 
 async function readManifest(path: string): Promise<Manifest | undefined> {

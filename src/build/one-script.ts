@@ -2,6 +2,7 @@
 import { basename, relative, resolve } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { nearest } from '../base/nearest.ts'
+import { shellWords } from '../base/shell-words.ts'
 import { needsOf } from '../recipe/mkosi/images.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import type { Sink } from '../run/process.ts'
@@ -66,21 +67,22 @@ export function scriptName(script: RecipeScript, recipe: Recipe): string {
   return names.find(isUnique) ?? names.at(-1)!
 }
 
-/** The script of that name. Without one, or with several, a Fault says which there are. */
-export function findScript(name: string, recipe: Recipe): RecipeScript {
+/** The script of that name. Without one, or with several, a Fault says which there are; its hint repeats the command. */
+export function findScript(name: string, recipe: Recipe, command = 'bisque build'): RecipeScript {
   const all = scriptsOf(recipe)
   const [found, ...more] = matching(name, all, recipe)
   if (found && more.length === 0) return found
   const cannot = `Cannot run script "${name}"`
+  const again = (name: string) => `${command} ${shellWords(['--script', name])}`
   if (found) {
     const names = [found, ...more].map((script) => scriptName(script, recipe))
-    throw new Fault('usage', `${cannot}: several have that name:${list(names)}`, { hint: `--script ${names[0]}` })
+    throw new Fault('usage', `${cannot}: several have that name:${list(names)}`, { hint: again(names[0]!) })
   }
   if (all.length === 0) throw new Fault('missing', `${cannot}: the recipe has no scripts`)
   const names = all.map((script) => scriptName(script, recipe))
   const near = nearest(name, names) ?? nearest(basename(name), names)
   throw new Fault('missing', `${cannot}: the recipe has no such script; there are:${list(names)}`, {
-    ...(near === undefined ? {} : { hint: `--script ${near}` }),
+    ...(near === undefined ? {} : { hint: again(near) }),
   })
 }
 

@@ -10,6 +10,7 @@ import { access, chmod, constants, mkdir, rm, stat, writeFile } from 'node:fs/pr
 import { basename, join, relative } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import type { Report } from '../base/report.ts'
+import { shellWords } from '../base/shell-words.ts'
 import { withoutNewFolders } from '../image/system/programs.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import { runInSandbox, runInSandboxTerminal, type Sandbox } from '../run/sandbox.ts'
@@ -217,7 +218,10 @@ function scriptFault(phase: Phase, script: string, code: number, output: string,
   const tail = output.trim().split('\n').slice(-20).map(printable).join('\n')
   const how = howItEnded(code)
   const network = /resolve host|Name or service not known|network is unreachable|name resolution/i.test(output)
-  const again = phase === 'clean' ? [] : [`${command} --script ${scriptName({ image: image.name, phase, path: script }, recipe)}`]
+  const again =
+    phase === 'clean'
+      ? []
+      : [`${command} ${shellWords(['--script', scriptName({ image: image.name, phase, path: script }, recipe)])}`]
   const hints = [...(network && !image.settings.withNetwork ? [`${command} --set WithNetwork=yes`] : []), ...again]
   return new Fault(
     'tool',

@@ -8,10 +8,6 @@ export function shownPath(path: string): string {
   return short === '' ? '.' : short.startsWith('..') ? path : short
 }
 
-/** Words of a command line, quoted where a shell would take them for something else. */
-export const shownWords = (words: readonly string[]): string =>
-  words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ')
-
 /** How to call this program: by its name, or in a checkout by the launcher's path. */
 export function program(): string {
   const launcher = join(import.meta.dirname, '../../bin/bisque')

@@ -13,6 +13,7 @@ import { Socket } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { Fault } from '../base/fault.ts'
+import { shellWords } from '../base/shell-words.ts'
 import { formatSize } from '../base/size.ts'
 import { libc } from './libc.ts'
 
@@ -130,10 +131,9 @@ async function feed(running: Running, input: RunOptions['input']): Promise<void>
  */
 export async function runInTerminal(argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<number> {
   keepDescriptors()
-  const words = argv.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
   const child = spawn(
     'setpriv',
-    ['--pdeathsig', 'KILL', '--', 'script', '--quiet', '--return', '--command', words, '/dev/null'],
+    ['--pdeathsig', 'KILL', '--', 'script', '--quiet', '--return', '--command', shellWords(argv), '/dev/null'],
     { env: { PATH: SYSTEM_PATH, ...env, SHELL: '/bin/sh' }, stdio: 'inherit' },
   )
   const resized = () => void child.kill('SIGWINCH')

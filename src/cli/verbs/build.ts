@@ -2,12 +2,13 @@ import { merge, object } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
 import { command, constant } from '@optique/core/primitives'
 import { string } from '@optique/core/valueparser'
+import { shellWords } from '../../base/shell-words.ts'
 import { formatSize } from '../../base/size.ts'
 import type { Built } from '../../build/build.ts'
 import type { Recipe } from '../../recipe/recipe.ts'
 import { examples, keysOption, offlineOption, outputOption, recipeOptions, toggle, valued } from '../options.ts'
 import { openEnv, type Run, type Session } from '../session.ts'
-import { program, shownPath, shownWords } from '../shown.ts'
+import { program, shownPath } from '../shown.ts'
 
 export const parser = command(
   'build',
@@ -92,7 +93,7 @@ function commandOf({ recipe, profiles, set, keys, offline }: BuildVerbOptions): 
     ...(keys === undefined ? [] : ['--keys', keys]),
     ...(offline ? ['--offline'] : []),
   ]
-  return shownWords([program(), 'build', ...words])
+  return shellWords([program(), 'build', ...words])
 }
 
 /** Settings without effect are counted: they are the same at every build, and `bisque summary` has them. */
@@ -101,7 +102,7 @@ function tellNotes({ notes }: Recipe, { recipe }: BuildVerbOptions, { report }: 
   for (const note of notes) if (!IDLE.test(note)) report.tell({ type: 'note', level: 'warning', message: note })
   if (idle.length === 0) return
   const settings = idle.length === 1 ? 'setting of mkosi is' : 'settings of mkosi are'
-  const summary = shownWords([program(), 'summary', ...(recipe === '.' ? [] : [shownPath(recipe)])])
+  const summary = shellWords([program(), 'summary', ...(recipe === '.' ? [] : [shownPath(recipe)])])
   const message = `${idle.length} ${settings} without effect here: ${summary} says which and why`
   report.tell({ type: 'note', level: 'info', message })
 }
@@ -130,10 +131,10 @@ async function runOneScript(name: string, recipe: Recipe, options: BuildVerbOpti
   const { howItEnded } = await import('../../build/scripts.ts')
   const { buildUpTo } = await import('../../build/build.ts')
   const { stdin, stdout, stderr } = process
-  const found = findScript(name, recipe)
+  const found = findScript(name, recipe, commandOf(options))
   if (options.shell && (session.json || !stdin.isTTY || !stdout.isTTY))
     throw new Fault('usage', 'Cannot open a shell here: standard input or output is no terminal', {
-      hint: `${commandOf(options)} --script ${name}`,
+      hint: `${commandOf(options)} ${shellWords(['--script', name])}`,
     })
   // A socket has no name that a script could open as /dev/stderr.
   const sinkOf = (stream: NodeJS.WriteStream, fd: number) =>
@@ -144,7 +145,7 @@ async function runOneScript(name: string, recipe: Recipe, options: BuildVerbOpti
   const exitCode = await buildUpTo(only, recipe, buildOptions(recipe, options), await openEnv(session, options))
   const shown = scriptName(found, recipe)
   if (exitCode !== 0) {
-    const again = `${commandOf(options)} --script ${shown} --shell`
+    const again = `${commandOf(options)} ${shellWords(['--script', shown])} --shell`
     throw new Fault('tool', `Cannot run ${found.phase} script ${found.path}: ${howItEnded(exitCode)}`, {
       ...(options.shell ? {} : { hint: again }),
     })
