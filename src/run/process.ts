@@ -8,7 +8,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync } from 'node:fs'
+import { closeSync, existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
@@ -131,6 +131,8 @@ async function feed(running: Running, input: RunOptions['input']): Promise<void>
  */
 export async function runInTerminal(argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<number> {
   keepDescriptors()
+  if (!SYSTEM_PATH.split(':').some((folder) => existsSync(`${folder}/script`)))
+    throw new Fault('host', 'Cannot open a terminal: script is not installed', { hint: 'sudo apt install bsdutils' })
   const child = spawn(
     'setpriv',
     ['--pdeathsig', 'KILL', '--', 'script', '--quiet', '--return', '--command', shellWords(argv), '/dev/null'],
