@@ -3,7 +3,7 @@ import { rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Sha256, sha256 } from '../base/digest.ts'
 import type { Report } from '../base/report.ts'
-import { formatManifest, type Manifest, type ManifestArtifact } from '../image/manifest.ts'
+import { formatManifest, type Manifest, type ManifestArtifact, type ManifestPackage } from '../image/manifest.ts'
 import { formatChecksums } from '../image/output/checksums.ts'
 import { besideNames } from '../image/output/names.ts'
 import { formatLock, type Lock } from '../packages/lock.ts'
@@ -12,6 +12,7 @@ import type { Recipe } from '../recipe/recipe.ts'
 import { HASH_FILE } from '../run/hash-file.ts'
 import { type Workers, withWorkers } from '../run/workers.ts'
 import { KEY_ROLES } from '../signing/signer.ts'
+import { groupOf } from './groups.ts'
 import type { Signing } from './keys.ts'
 import { type MadeImage, nameOf, type OutputFile } from './output.ts'
 import { recipeDigest } from './recipe-digest.ts'
@@ -43,7 +44,8 @@ export async function writeArtifacts(input: ArtifactsInput, report: Report): Pro
   const { recipe, output, images } = input
   const main = images.at(-1)!
   // The main image is what the manifest is about: its files come first.
-  const files = [...main.files, ...images.slice(0, -1).flatMap((image) => image.files)]
+  const others = images.slice(0, -1).flatMap(({ image, files }) => files.map((file) => ({ ...file, image: image.name })))
+  const files = [...main.files, ...others]
   const artifacts = await withWorkers(undefined, (workers) => Promise.all(files.map((file) => digested(file, output, workers))))
   if (recipe.settings.checksum) artifacts.push(await writeChecksums(recipe, artifacts, output))
   for (const { name, sizeBytes, sha256 } of artifacts) report.tell({ type: 'artifact', name, size: sizeBytes, digest: sha256 })
@@ -67,7 +69,7 @@ export async function putInPlace({ manifest, folder, folders, manifestName }: Ar
     await rename(join(folder, file), join(target, file))
 }
 
-async function digested(file: OutputFile, folder: string, workers: Workers): Promise<ManifestArtifact> {
+async function digested(file: OutputFile & { image?: string }, folder: string, workers: Workers): Promise<ManifestArtifact> {
   const path = join(folder, file.name)
   return { ...file, sizeBytes: (await stat(path)).size, sha256: await workers.run(HASH_FILE, path) }
 }
@@ -84,7 +86,7 @@ async function writeChecksums(
 }
 
 function manifestOf(
-  { recipe, lock, signing, epoch }: ArtifactsInput,
+  { recipe, lock, signing, epoch, images }: ArtifactsInput,
   { disk }: MadeImage,
   artifacts: ManifestArtifact[],
 ): Manifest {
@@ -95,6 +97,7 @@ function manifestOf(
     KEY_ROLES.map((role): [string, Sha256] => [role, sha256(signing.signers[role].certificate)]),
   )
   const kernel = disk?.boot.kernel
+  const built = builtIn(images)
   return {
     manifestVersion: 1,
     image: {
@@ -107,7 +110,10 @@ function manifestOf(
     recipe: recipeDigest(recipe),
     lock: sha256(formatLock(lock)),
     epoch,
-    packages: Object.fromEntries([...lock.groups].map(([group, all]) => [group, packages(all.packages)])),
+    packages: Object.fromEntries(
+      [...lock.groups].map(([group, all]) => [group, packages(withoutBuilt(all.packages, built[group]))]),
+    ),
+    ...(Object.keys(built).length > 0 ? { built } : {}),
     ...(kernel ? { kernel: kernel.version, commandLine: kernel.commandLine } : {}),
     ...(disk?.rootHash ? { rootHash: disk.rootHash.value } : {}),
     ...(kernel?.uki ? { pcr11: kernel.uki.pcr11, authenticode: { uki: kernel.uki.authenticodeSha256 } } : {}),
@@ -116,3 +122,10 @@ function manifestOf(
     artifacts,
   }
 }
+
+/** Packages that build scripts made, by the group of their image. */
+const builtIn = (images: readonly MadeImage[]): Record<string, ManifestPackage[]> =>
+  Object.fromEntries(images.flatMap(({ image, built }) => (built.length > 0 ? [[groupOf(image.name), [...built]]] : [])))
+
+const withoutBuilt = (packages: readonly Package[], built: readonly ManifestPackage[] = []): readonly Package[] =>
+  packages.filter(({ name }) => !built.some((one) => one.name === name))

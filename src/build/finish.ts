@@ -8,6 +8,7 @@ import { basename, dirname, extname, join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { withoutUnusedModules } from '../image/kernel-modules.ts'
 import { entryToken } from '../image/kernels.ts'
+import type { InstalledPackage } from '../image/output/mkosi-manifest.ts'
 import { findGlob } from '../image/system/globs.ts'
 import { installedKernels, placeKernels } from '../image/system/kernel.ts'
 import { extensionRelease, withFields } from '../image/system/os-release.ts'
@@ -20,6 +21,7 @@ import { run, SYSTEM_PATH } from '../run/process.ts'
 import { readTree } from '../tree/from-disk.ts'
 import { type Inode, parentOf, type Tree } from '../tree/tree.ts'
 import { wantsBootLoader } from './boot.ts'
+import { installedPackages } from './mkosi-manifest.ts'
 import { at, exists, isExtension } from './prepare.ts'
 import { removePackages } from './remove.ts'
 
@@ -93,8 +95,14 @@ export interface Finish extends Places {
   saved: string
 }
 
-/** Everything between the postinst and the finalize scripts. Answers with what boots, as it was before files went. */
-export async function finishRoot(finish: Finish, report: Report): Promise<Tree> {
+export interface Finished {
+  /** What boots, as it was before files went. */
+  boot: Tree
+  installed: InstalledPackage[]
+}
+
+/** Everything between the postinst and the finalize scripts. */
+export async function finishRoot(finish: Finish, report: Report): Promise<Finished> {
   const { image, root } = finish
   const { settings } = image
   const here = installedIn(image, finish)
@@ -120,11 +128,12 @@ export async function finishRoot(finish: Finish, report: Report): Promise<Tree> 
   }
   const boot = await saveBoot(root, finish.saved)
   await removePackages(here, settings.removePackages, report)
+  const installed = installedPackages(root)
   await cleanPackageMetadata(image, root)
   await removeFiles(root, settings.removeFiles)
   if (isExtension(image))
     await run(['find', root, '-mindepth', '1', '-type', 'd', '-empty', '-delete'], { env: { PATH: SYSTEM_PATH } })
-  return boot
+  return { boot, installed }
 }
 
 /** What names of boot entries begin with, where `bootctl install` keeps it: scripts may copy or change it. */

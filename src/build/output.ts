@@ -26,6 +26,7 @@ import { type MadeDisk, makeDisk } from './disk.ts'
 import type { Env } from './env.ts'
 import type { ImagesInput } from './images.ts'
 import { trustOf } from './keys.ts'
+import { writeMkosiManifest } from './mkosi-manifest.ts'
 import { writeSplit, writeSplitTar } from './split.ts'
 import type { System } from './system.ts'
 
@@ -48,13 +49,17 @@ export interface MadeImage {
   disk?: MadeDisk
   /** Links of the chain of trust that were checked. */
   links: Link[]
+  /** Packages that build scripts made, which took the place of locked ones. */
+  built: System['built']
 }
 
 /** Writes an image into the output folder, in its format. */
 export async function makeOutput(input: OutputInput, env: Env): Promise<MadeImage> {
-  const made: MadeImage = { image: input.image, files: [], folders: [], links: [] }
+  const made: MadeImage = { image: input.image, files: [], folders: [], links: [], built: input.system.built }
   await WRITERS[input.image.settings.format](input, made, env)
   await writeSplitTar(input, made)
+  const manifest = await writeMkosiManifest(input)
+  if (manifest !== undefined) made.files.push({ name: manifest, type: 'mkosi-manifest' })
   const { outputMode } = input.image.settings
   if (outputMode !== undefined) for (const { name } of made.files) await chmod(join(input.output, name), outputMode)
   return made

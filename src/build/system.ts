@@ -8,7 +8,8 @@ import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import type { Report } from '../base/report.ts'
-import { installBuilt } from '../packages/deb/built.ts'
+import type { InstalledPackage } from '../image/output/mkosi-manifest.ts'
+import { type BuiltPackage, installBuilt } from '../packages/deb/built.ts'
 import { type Installation, installDebian, withoutDocs } from '../packages/deb/install.ts'
 import type { FetchedPackage } from '../packages/package.ts'
 import type { TreeSource } from '../recipe/file-type.ts'
@@ -18,6 +19,7 @@ import { addTree } from '../tree/add.ts'
 import { readTree } from '../tree/from-disk.ts'
 import type { Inode, Tree } from '../tree/tree.ts'
 import { finishRoot, indexRoot, installedIn, removeFiles, withoutBase, withoutTraces } from './finish.ts'
+import { installedPackages, withoutThose } from './mkosi-manifest.ts'
 import type { OnlyScript } from './one-script.ts'
 import { checkPopulated, prepareRoot, removeMachineState, settleRoot } from './prepare.ts'
 import { runScripts, type ScriptPlaces } from './scripts.ts'
@@ -59,6 +61,10 @@ export interface System {
   boot: Tree
   /** Folder with what scripts left for the UKI: `io.mkosi.initrd/`, `io.mkosi.microcode/`. */
   artifacts: string
+  /** Packages that build scripts made, which took the place of locked ones. */
+  built: readonly BuiltPackage[]
+  /** Packages that came upon base trees, and were not removed. */
+  installed: readonly InstalledPackage[]
 }
 
 /** The whole system of an image, as the recipe describes it. */
@@ -74,6 +80,7 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
     await report.step(`Copy ${settings.baseTrees[i]}`, () => addTree(root, { source, target: '/', keep: true }, epoch))
   }
   const base = settings.overlay ? readTree(root) : undefined
+  const before = installedPackages(root)
   await addTrees(settings.skeletonTrees, places, input, report)
   const isNew = !settings.hermeticUsr && input.packages.length > 0 && bases.length === 0
   if (isNew) await prepareRoot(image, root)
@@ -93,19 +100,20 @@ export async function makeSystem(input: SystemInput, report: Report): Promise<Sy
     checkPopulated(image, root)
     await indexRoot(image, places, report)
   }
-  await takeBuilt(places, image, report)
+  const built = await takeBuilt(places, image, report)
   if (existsSync(places.dest)) await addTree(root, { source: places.dest, target: '/', keep: true }, epoch)
   await addTrees(settings.extraTrees, places, input, report)
   await runScripts('postinst', settings.postInstallationScripts, places, report)
   const verityCertificate = input.verityCertificate ?? settings.verityCertificate
-  const boot = settings.hermeticUsr
+  const finished = settings.hermeticUsr
     ? undefined
     : await finishRoot({ ...input, image, root, verityCertificate, saved: join(work, 'boot') }, report)
+  const installed = withoutThose(finished?.installed ?? installedPackages(root), before)
   await runScripts('finalize', settings.finalizeScripts, places, report)
   if (settings.hermeticUsr) await removeFiles(root, settings.removeFiles)
   const read = await report.step('Read tree', () => readTree(root, { extra: devices }))
   const tree = settings.hermeticUsr ? read : withoutBase(withoutTraces(read, epoch), base)
-  return { tree, root, boot: boot ?? tree, artifacts: places.artifacts }
+  return { tree, root, boot: finished?.boot ?? tree, artifacts: places.artifacts, built, installed }
 }
 
 async function placesOf(input: SystemInput, image: ImageRecipe): Promise<ScriptPlaces & { root: string }> {
@@ -137,14 +145,16 @@ function buildKey({ name, settings }: ImageRecipe): string {
 }
 
 /** Volatile packages that build scripts made, of this image or of one before, take the place of those that the lock has. */
-async function takeBuilt(places: ScriptPlaces & { root: string }, image: ImageRecipe, report: Report): Promise<void> {
+async function takeBuilt(places: ScriptPlaces & { root: string }, image: ImageRecipe, report: Report): Promise<BuiltPackage[]> {
   const { volatilePackages, withDocs } = image.settings
-  if (volatilePackages.length === 0) return
+  if (volatilePackages.length === 0) return []
   const { root, packages: folder, epoch } = places
   const { env } = installationOf(image, root, [], epoch)
   const world = { root, epoch, ...(env ? { env } : {}) }
   const taken = await installBuilt({ ...world, folder, wanted: volatilePackages, withDocs }, report)
-  if (taken.length > 0) report.tell({ type: 'note', level: 'info', message: `built, so not of the lock: ${taken.join(', ')}` })
+  const titles = taken.map(({ name, version }) => `${name} ${version}`).join(', ')
+  if (taken.length > 0) report.tell({ type: 'note', level: 'info', message: `built, so not of the lock: ${titles}` })
+  return taken
 }
 
 /** Where a path below the output folder lies while the build is under way. */

@@ -26,12 +26,16 @@ export type ArtifactType =
   | 'roothash'
   | 'pcrs'
   | 'checksums'
+  /** mkosi's own manifest. */
+  | 'mkosi-manifest'
   /** What a script added. */
   | 'other'
 
 export interface ManifestArtifact {
   name: string
   type: ArtifactType
+  /** The sub-image it is of, where it is not the main image's. */
+  image?: string
   sizeBytes: number
   sha256: Sha256
   /** Of a partition: its GUID and type in the table. */
@@ -48,6 +52,8 @@ export interface Manifest {
   epoch: number
   /** By group of the lock: `image`, `initrd`, `image:NAME` of a sub-image. */
   packages: Record<string, ManifestPackage[]>
+  /** By group, packages that build scripts made: not of the lock, and in place of those of their names that are. */
+  built?: Record<string, ManifestPackage[]>
   /** Of the kernel that is booted by default, where there is one. */
   kernel?: string
   commandLine?: string

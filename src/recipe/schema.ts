@@ -234,7 +234,7 @@ export const SETTINGS = {
   // ── Output ─────────────────────────────────────────────────────────────────────────────────────────────────────────
   /** What to make. */
   format:                        row('Output', choice(FORMATS), { match: 'equal', default: 'disk' }),
-  /** Which manifests to write. The JSON one is always written. */
+  /** Manifests beside Bisque’s own, which is always written: `json` is mkosi’s, which mkosi folders get. */
   manifestFormat:                row('Output', list(choice(['json'], { later: ['changelog'] })), { default: ['json'], mkosi: [] }),
   /** Name of the image without extension. mkosi leaves the architecture out; channels that serve several need it in. */
   output:                        row('Output', filename, { defaultFrom: (get) => [get('image') === 'main' ? get('imageId') : get('image'), get('imageVersion'), get('architecture')].filter((part) => part !== undefined).join('_'), mkosi: (get) => mkosiOutput(get) }),

@@ -27,7 +27,8 @@ export interface Answer {
 async function answer({ root, packages, built: from, commands }: Question): Promise<Answer> {
   try {
     const { setuid } = await installDebian({ root, packages, epoch: 1_790_000_000 }, new Report(() => {}))
-    const built = from && (await installBuilt({ root, epoch: 1_790_000_000, withDocs: false, ...from }, new Report(() => {})))
+    const taken = from && (await installBuilt({ root, epoch: 1_790_000_000, withDocs: false, ...from }, new Report(() => {})))
+    const built = taken?.map(({ name, version }) => `${name} ${version}`)
     const said: string[] = []
     for (const command of commands) {
       const { stdout, stderr } = await runInSandbox({ root, tmpfs: ['/tmp'] }, ['sh', '-c', command], { allowFailure: true })

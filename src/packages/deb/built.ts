@@ -6,10 +6,12 @@
  */
 import { copyFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Sha256 } from '../../base/digest.ts'
 import { Fault } from '../../base/fault.ts'
 import type { Report } from '../../base/report.ts'
 import { decodeDeb } from '../../formats/deb.ts'
 import { field, type Stanza } from '../../formats/deb822.ts'
+import type { Package } from '../package.ts'
 import { adminDirectory, installedStanzas } from './database.ts'
 import { type Alternatives, parseRelations } from './dependency.ts'
 import { type Installation, runDpkg } from './install.ts'
@@ -24,15 +26,16 @@ export interface BuiltInstallation extends Omit<Installation, 'packages' | 'excl
   withDocs: boolean
 }
 
-/** Installs them, and returns `name version` of each. */
-export async function installBuilt(installation: BuiltInstallation, report: Report): Promise<string[]> {
+export type BuiltPackage = Pick<Package, 'name' | 'version' | 'architecture' | 'sha256'>
+
+/** Installs them, and returns which they were. */
+export async function installBuilt(installation: BuiltInstallation, report: Report): Promise<BuiltPackage[]> {
   const { root, folder } = installation
   const built = await readFolder(folder)
   const installed = installedStanzas(root)
   const chosen = choose(built, installed, installation.wanted)
   refuseLacking(installation, [...installed, ...chosen.map(({ fields }) => fields)])
   if (chosen.length === 0) return []
-  const titles = chosen.map(({ fields }) => `${field(fields, 'Package')} ${field(fields, 'Version')}`)
   const staged = `${adminDirectory(root)}/built.ci`
   try {
     rmSync(staged, { recursive: true, force: true })
@@ -47,7 +50,12 @@ export async function installBuilt(installation: BuiltInstallation, report: Repo
   } finally {
     rmSync(staged, { recursive: true, force: true })
   }
-  return titles
+  return chosen.map(({ fields, sha256 }) => ({
+    name: field(fields, 'Package')!,
+    version: versionOf(fields),
+    architecture: field(fields, 'Architecture')!,
+    sha256,
+  }))
 }
 
 /** What the lock left to build scripts, because no repository has it, must be there now. */
@@ -65,17 +73,19 @@ function refuseLacking({ wanted, folder }: BuiltInstallation, there: readonly St
 
 interface Built {
   file: string
+  sha256: Sha256
   fields: Stanza
 }
 
 /** The newest package of each name. */
 async function readFolder(folder: string): Promise<Map<string, Built>> {
   const built = new Map<string, Built>()
-  for (const { name: file } of await listPackages(folder)) {
+  for (const { name: file, sha256 } of await listPackages(folder)) {
     const { fields } = await decodeDeb(readFileSync(join(folder, file)))
     const name = field(fields, 'Package')!
     const other = built.get(name)
-    if (other === undefined || compareVersions(versionOf(fields), versionOf(other.fields)) > 0) built.set(name, { file, fields })
+    if (other === undefined || compareVersions(versionOf(fields), versionOf(other.fields)) > 0)
+      built.set(name, { file, sha256, fields })
   }
   return built
 }
