@@ -13,7 +13,7 @@ import { decodePe } from '../../src/formats/pe.ts'
 import type { ReadAt } from '../../src/formats/struct.ts'
 import { ACCOUNT_FILES, ownersByName, type ReadAccounts, sameAccounts } from './accounts.ts'
 import { initrdAccounts, initrdFiles, membersOf } from './initrd.ts'
-import { compareUkis } from './uki.ts'
+import { ukiSections } from './uki.ts'
 
 /** One thing that is not the same, or only one side has. */
 export interface Difference {
@@ -54,9 +54,9 @@ export function compareImages(ours: string, theirs: string): Comparison {
     alikeAccounts('share/factory/etc', [a, b], [accountsOf(left.usr), accountsOf(right.usr)])
     compare('/usr', a, b)
     compare('ESP', espFiles(left.esp, left.readEsp), espFiles(right.esp, right.readEsp))
-    const ukis = compareUkis(left.uki, right.uki)
-    compare('UKI', ukis.ours, ukis.theirs)
-    const members = [membersOf(ukis.initrds[0]), membersOf(ukis.initrds[1])] as const
+    const ukis = [ukiSections(left.uki), ukiSections(right.uki)] as const
+    compare('UKI', ukis[0].found, ukis[1].found)
+    const members = [membersOf(ukis[0].initrd), membersOf(ukis[1].initrd)] as const
     const [c, d] = [initrdFiles(members[0]), initrdFiles(members[1])]
     alikeAccounts('etc', [c, d], [initrdAccounts(members[0]), initrdAccounts(members[1])])
     compare('initrd', c, d)
@@ -65,6 +65,19 @@ export function compareImages(ours: string, theirs: string): Comparison {
     for (const side of [left, right]) side.close()
   }
 }
+
+/** The partitions of a disk image. */
+export function readPartitions(path: string): readonly GptPartition[] {
+  const disk = openFile(path)
+  try {
+    return decodeGpt(disk.read).partitions
+  } finally {
+    disk.close()
+  }
+}
+
+/** What there is to compare of a UKI's sections, by profile and name. */
+export const readUki = (path: string): Found => ukiSections(readFileSync(path)).found
 
 function differencesOf(part: Part, ours: Found, theirs: Found): Difference[] {
   const differences: Difference[] = []

@@ -1,14 +1,13 @@
-// Sections of two UKIs, profile by profile.
+// What there is to compare of a UKI, section by section.
 import { createHash } from 'node:crypto'
 import { authenticodeDigest } from '../../src/formats/authenticode.ts'
 import { decodePe, sectionContent } from '../../src/formats/pe.ts'
 import type { Facts, Found } from './compare.ts'
 
-/** Sections by place and name (`main .cmdline`), and the bytes of both `.initrd`. */
-export function compareUkis(ours: Buffer, theirs: Buffer): { ours: Found; theirs: Found; initrds: [Buffer, Buffer] } {
-  const [a, b] = [sectionsOf(ours), sectionsOf(theirs)]
-  const initrd = (sections: readonly Section[]) => sections.find(({ name }) => name === '.initrd')!.bytes
-  return { ours: factsOf(a), theirs: factsOf(b), initrds: [initrd(a), initrd(b)] }
+/** Sections by profile and name (`main .cmdline`; `base` before the first profile), and the bytes of `.initrd`. */
+export function ukiSections(uki: Buffer): { found: Found; initrd: Buffer } {
+  const sections = sectionsOf(uki)
+  return { found: factsOf(sections), initrd: sections.find(({ name }) => name === '.initrd')!.bytes }
 }
 
 interface Section {
