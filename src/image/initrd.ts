@@ -19,16 +19,18 @@ export type InitrdCompression = 'zstd' | 'xz' | 'gz' | 'none'
 export interface InitrdOptions {
   compression: InitrdCompression
   level?: number
+  /** One archive in one frame, which programs other than the kernel read to its end too. */
+  whole?: boolean
   workers?: Workers
 }
 
 /** Encodes a tree as an initrd. Extended attributes are left out: cpio has none. */
 export async function makeInitrd(tree: Tree, options: InitrdOptions): Promise<Uint8Array> {
   const members = membersOf(tree)
-  const { compression, workers, level = 6 } = options
+  const { compression, workers, level = 6, whole = false } = options
   if (compression === 'none') return encodeArchive(members)
   const frames = await Promise.all(
-    groupsOf(members).map((group) => {
+    (whole ? [members] : groupsOf(members)).map((group) => {
       const argument = { members: group, compression, level }
       return workers ? workers.run(COMPRESS, argument) : compressArchive(argument).result
     }),

@@ -15,7 +15,7 @@ export interface CpioOptions {
 
 /** The archive, held whole: it is unpacked into memory when it is used. */
 export const cpioOf = (tree: Tree, { epoch, ...options }: CpioOptions): Promise<Uint8Array> =>
-  makeInitrd(clampTimes(tree, epoch), options)
+  makeInitrd(clampTimes(tree, epoch), { ...options, whole: true })
 
 /** Writes the archive to a new file. */
 export async function writeCpio(tree: Tree, path: string, options: CpioOptions): Promise<void> {
