@@ -1,6 +1,6 @@
 /**
  * The same recipe, lock, keys and version give the same bytes: elsewhere, in another environment, later, as another user.
- * What is compared against is the example that `test/prepare.ts` baked.
+ * What is compared against are the examples that `test/prepare.ts` baked.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -9,17 +9,28 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { hashFile } from '../src/run/hash-file.ts'
-import { BAKED, CACHE, notBaked } from './baked.ts'
+import { BAKED, BAKED_PARTICLE, CACHE, notBaked } from './baked.ts'
 
 const MAIN = resolve('src/main.ts')
 
-/** The example with its keys, and the packages it is made of, below a folder of their own. */
-function copyOf(folder: string): { recipe: string; cache: string; output: string } {
+const EXAMPLES = { minimal: BAKED, particle: BAKED_PARTICLE } as const
+type Example = keyof typeof EXAMPLES
+
+/** An example with its keys, and the packages it and the tools for its scripts are made of, below a folder of their own. */
+function copyOf(example: Example, folder: string): { recipe: string; cache: string; output: string } {
   const places = { recipe: join(folder, 'recipe'), cache: join(folder, 'cache'), output: join(folder, 'out') }
-  cpSync('examples/minimal', places.recipe, { recursive: true, filter: (path) => !path.endsWith('/out') })
-  for (const line of readFileSync('examples/minimal/bisque.lock', 'utf8').split('\n')) {
+  const isResult = (path: string) => /\/(?:out|mkosi\.output)$/.test(path)
+  cpSync(`examples/${example}`, places.recipe, { recursive: true, verbatimSymlinks: true, filter: (path) => !isResult(path) })
+  const locks = [`examples/${example}/bisque.lock`, 'tools/scripts.lock', join(CACHE, 'tools/scripts.lock')]
+  if (existsSync(locks[2]!)) cpSync(locks[2]!, join(places.cache, 'tools/scripts.lock'))
+  for (const line of locks.flatMap((lock) => (existsSync(lock) ? readFileSync(lock, 'utf8').split('\n') : []))) {
     const digest = line.split(' ')[5]
-    if (digest === undefined || !/^[0-9a-f]{64}$/.test(digest)) continue
+    if (
+      digest === undefined ||
+      !/^[0-9a-f]{64}$/.test(digest) ||
+      !existsSync(join(CACHE, 'store/sha256', digest.slice(0, 2), digest.slice(2)))
+    )
+      continue
     const blob = join('store/sha256', digest.slice(0, 2), digest.slice(2))
     mkdirSync(join(places.cache, 'store/sha256', digest.slice(0, 2)), { recursive: true })
     cpSync(join(CACHE, blob), join(places.cache, blob))
@@ -33,14 +44,15 @@ function temporary(t: TestContext): string {
   return folder
 }
 
-function assertSame(output: string): void {
-  assert.deepEqual(readdirSync(output).sort(), readdirSync(BAKED).sort())
-  const differing = readdirSync(BAKED).filter((name) => hashFile(join(BAKED, name)) !== hashFile(join(output, name)))
+function assertSame(example: Example, output: string): void {
+  const baked = EXAMPLES[example]
+  assert.deepEqual(readdirSync(output).sort(), readdirSync(baked).sort())
+  const differing = readdirSync(baked).filter((name) => hashFile(join(baked, name)) !== hashFile(join(output, name)))
   assert.deepEqual(differing, [], 'artifacts differ')
 }
 
 test('a bake in another folder, with another umask, time zone and language, gives the same bytes', { skip: notBaked }, (t) => {
-  const { recipe, cache, output } = copyOf(join(temporary(t), 'somewhere/else'))
+  const { recipe, cache, output } = copyOf('minimal', join(temporary(t), 'somewhere/else'))
   const command = [
     'umask 077; exec "$@"',
     'sh',
@@ -57,16 +69,24 @@ test('a bake in another folder, with another umask, time zone and language, give
   const env = { PATH: process.env['PATH'], HOME: '/nonexistent', TZ: 'Asia/Tokyo', LANG: 'tr_TR.UTF-8', LC_ALL: 'tr_TR.UTF-8' }
   const { status, stderr } = spawnSync('sh', ['-c', ...command], { env, encoding: 'utf8' })
   assert.equal(status, 0, stderr)
-  assertSame(output)
+  assertSame('minimal', output)
 })
 
-test('a bake as an ordinary user gives the same bytes as one as root', { skip: notBaked || cannotChangeUser() }, (t) => {
-  const name = `bisque-test-${process.pid}`
+for (const example of ['minimal', 'particle'] as const) {
+  test(`a bake of ${example} as an ordinary user gives the same bytes as one as root`, {
+    skip: notBaked || cannotChangeUser(),
+  }, (t) => {
+    bakeAsUser(t, example)
+  })
+}
+
+function bakeAsUser(t: TestContext, example: Example): void {
+  const name = `bisque-${example}-${process.pid}`
   const home = temporary(t)
   execFileSync('useradd', ['--home-dir', home, '--no-create-home', name])
   t.after(() => execFileSync('userdel', [name], { stdio: 'ignore' }))
   execFileSync('usermod', ['--add-subuids', '700000-765535', '--add-subgids', '700000-765535', name])
-  const { recipe, cache, output } = copyOf(home)
+  const { recipe, cache, output } = copyOf(example, home)
   execFileSync('chown', ['--recursive', `${name}:`, home])
 
   const as = [
@@ -82,11 +102,11 @@ test('a bake as an ordinary user gives the same bytes as one as root', { skip: n
   const argv = [...as, process.execPath, MAIN, 'build', recipe, '-o', output, '--cache', cache, '--offline']
   const { status, stderr } = spawnSync(argv[0]!, argv.slice(1), { encoding: 'utf8' })
   assert.equal(status, 0, stderr)
-  assertSame(output)
+  assertSame(example, output)
   const uid = Number(execFileSync('id', ['-u', name], { encoding: 'utf8' }))
   assert.equal(statSync(join(output, readdirSync(output)[0]!)).uid, uid)
   assert.deepEqual(readdirSync(join(cache, 'work')), [])
-})
+}
 
 /** Why the test cannot become another user, or false. CI, which owns its machine, installs what is missing. */
 function cannotChangeUser(): string | false {
