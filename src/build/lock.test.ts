@@ -111,6 +111,8 @@ test('lockRecipe() locks every image by itself: the base first, as mkosi does, t
   assert.equal(pins(lock, 'image:base'), 'base-files 1.0, libapp 1.0, mawk 1.0')
   assert.equal(pins(lock, 'image:top'), 'app 1.0')
   assert.equal(pins(lock, 'image:none'), 'base-files 1.0, mawk 1.0')
+  const order = ['image', 'build', 'image:base', 'image:none', 'image:top']
+  assert.deepEqual([...lock.groups.keys()], order, 'as it will be once it was written and read')
   assert.equal(pins(lock, 'initrd'), '')
 
   assert.equal((await lockRecipe(recipe, {}, env)).written, false)

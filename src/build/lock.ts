@@ -124,7 +124,7 @@ function warnOfKernelless(recipe: Recipe, lock: Lock, { report }: Env): void {
 export async function requireLock(recipe: Recipe): Promise<Lock> {
   const path = lockPath(recipe)
   const locks = await loadLocks(path)
-  const hint = ['bisque lock', recipe.directory, ...recipe.profiles.map((profile) => `--profile ${profile}`)].join(' ')
+  const hint = ['bisque lock', recipe.directory, ...new Set(recipe.profiles.map((profile) => `--profile ${profile}`))].join(' ')
   if (locks === undefined) throw new Fault('missing', `Cannot build: there is no ${path}`, { hint })
   const requests = requestsOf(recipe)
   const lock = lockAmong(locks, recipe, requests)

@@ -10,7 +10,7 @@ import { type Preference, priorityOf } from '../packages/deb/preferences.ts'
 import { type LoadedRepository, loadRepository } from '../packages/deb/repository.ts'
 import { resolveDebian } from '../packages/deb/resolve.ts'
 import type { Suite } from '../packages/deb/universe.ts'
-import { type Lock, lockRepository, type Pins } from '../packages/lock.ts'
+import { inLockOrder, type Lock, lockRepository, type Pins } from '../packages/lock.ts'
 import type { Package } from '../packages/package.ts'
 import type { Repository } from '../packages/repository.ts'
 import type { Env } from './env.ts'
@@ -37,7 +37,8 @@ export async function resolveLock(wanted: LockRequest, env: Env): Promise<Lock> 
     )
   }
   const answers = [...groups].map(([name, packages]) => [name, { request: wanted.requests.get(name)!, packages }] as const)
-  return { repositories: loaded.map(({ repository, release }) => lockRepository(repository, release)), groups: new Map(answers) }
+  const repositories = loaded.map(({ repository, release }) => lockRepository(repository, release))
+  return inLockOrder({ repositories, groups: new Map(answers) })
 }
 
 function resolveGroup(

@@ -136,6 +136,7 @@ test('parseLocks() reads the locks of several sets of profiles, which know nothi
   assert.equal(formatLocks(parsed), formatted)
   assert.deepEqual(parsed.get('desktop'), desktop)
   assert.deepEqual([...parsed.keys()].map(profilesNamed), [[], ['desktop'], ['my own', 'a,b']])
+  assert.equal(lockName(['a', 'b', 'a']), 'a,b')
   const alone = formatLocks(new Map([['desktop', desktop]]))
   assert.deepEqual([...parseLocks(alone, 'bisque.lock').keys()], ['desktop'])
 })

@@ -46,7 +46,7 @@ export interface LockedGroup {
 export type Locks = ReadonlyMap<string, Lock>
 
 /** What the lock of some profiles is called in its file. */
-export const lockName = (profiles: readonly string[]): string => profiles.map(encodeURIComponent).join(',')
+export const lockName = (profiles: readonly string[]): string => [...new Set(profiles)].map(encodeURIComponent).join(',')
 
 /** The profiles that a lock in its file is for. */
 export const profilesNamed = (name: string): string[] => (name === '' ? [] : name.split(',').map(decodeURIComponent))
@@ -87,6 +87,16 @@ export function lockRepository(repository: Repository, release: { date: Date; di
 /** The moment of each repository, for `fetchPackages`. */
 export const snapshotsOf = (lock: Lock): Map<string, string> => new Map(lock.repositories.map((r) => [r.id, r.snapshot]))
 
+/** A lock in the order of its text, so that it is the same value before it was written and after. */
+export const inLockOrder = ({ repositories, groups }: Lock): Lock => ({
+  repositories: repositories.toSorted((a, b) => inOrder(a.id, b.id)),
+  groups: new Map(
+    [...groups]
+      .sort(([a], [b]) => byGroup(a, b))
+      .map(([name, group]) => [name, { ...group, packages: group.packages.toSorted(byName) }]),
+  ),
+})
+
 /** The text of one lock, as if it were alone in its file. */
 export const formatLock = (lock: Lock): string => formatLocks(new Map([['', lock]]))
 
@@ -94,11 +104,9 @@ export function formatLocks(locks: Locks): string {
   const lines = ['bisque-lock 2']
   for (const [name, lock] of [...locks].sort(([a], [b]) => inOrder(a, b))) {
     if (name !== '') lines.push(`profiles ${name}`)
-    lines.push(...lock.repositories.toSorted((a, b) => inOrder(a.id, b.id)).map(formatRepository))
-    for (const group of groupsInOrder(lock)) {
-      lines.push(`[${group} ${lock.groups.get(group)!.request}]`)
-      lines.push(...packagesIn(lock, group).toSorted(byName).map(formatPackage))
-    }
+    const { repositories, groups } = inLockOrder(lock)
+    lines.push(...repositories.map(formatRepository))
+    for (const [group, { request, packages }] of groups) lines.push(`[${group} ${request}]`, ...packages.map(formatPackage))
   }
   return `${lines.join('\n')}\n`
 }
@@ -300,7 +308,6 @@ const rankOf = (group: string): number => {
   return rank < 0 ? FIRST_GROUPS.length : rank
 }
 const byGroup = (a: string, b: string): number => rankOf(a) - rankOf(b) || inOrder(a, b)
-const groupsInOrder = (lock: Lock): string[] => [...lock.groups.keys()].sort(byGroup)
 
 function readRepository(lock: Lock, line: string): void {
   if (!line.startsWith('repository '))
