@@ -24,7 +24,7 @@ const OWN_INITRD = 'our initrd’s recipe says the same in files and words of it
 export const EXPLAINED: readonly Reason[] = [
   { part: 'artifacts', path: /\.manifest(\.json)?$/, why: 'ours has a format, and so a name, of its own' },
   { part: 'artifacts', path: /^initrd(\.cpio\.zst)?$/, why: 'the default initrd is part of the UKI; ours leaves no copy beside' },
-  { part: 'artifacts', path: /^[^.]+$/, why: 'mkosi links the name without its suffix to the disk' },
+  { part: 'artifacts', path: /^[^./]+_\d+_[^./]+$/, why: 'mkosi links the name without its suffix to the disk' },
   {
     part: 'partitions',
     path: /^(esp|.*_verity_sig)$/,
@@ -36,7 +36,7 @@ export const EXPLAINED: readonly Reason[] = [
     part: 'partitions',
     path: /^[^_]+_\d+$/,
     what: /^sectors$/,
-    why: 'ours compresses with zstd in clusters of 128 KiB; systemd-repart leaves mkfs.erofs its default of 4 KiB',
+    why: 'ours compresses with zstd level 3 in clusters of 128 KiB; systemd-repart leaves mkfs.erofs its defaults, less and 4 KiB',
   },
   {
     part: '/usr',
