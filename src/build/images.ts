@@ -58,12 +58,15 @@ export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImag
       if (only?.image === DEFAULT_INITRD) await startInitrd()
       continue
     }
-    const title = image === recipe ? 'Make system' : `Make ${image.name}`
-    const system = await report.step(title, (report) => systemOf(image, input, report))
-    const initrds = () => initrdsOf(image, system, startInitrd)
-    const output = await makeOutput({ ...input, image, system, initrds }, env)
-    await runOutside('postoutput', outside(image, input), report)
-    made.push(await withFilesOfScripts(output, made, input.output))
+    const finish = async (system: System, report: Report) => {
+      const initrds = () => initrdsOf(image, system, startInitrd)
+      const output = await makeOutput({ ...input, image, system, initrds }, { ...env, report })
+      await runOutside('postoutput', outside(image, input), report)
+      made.push(await withFilesOfScripts(output, made, input.output))
+    }
+    // The main image's steps are the build's own; a sub-image is one step of it.
+    if (image === recipe) await finish(await report.step('Make system', (report) => systemOf(image, input, report)), report)
+    else await report.step(`Make ${image.name}`, async (report) => finish(await systemOf(image, input, report), report))
   }
   await initrdReady
   return made

@@ -13,6 +13,7 @@ import { type BuiltPackage, installBuilt } from '../packages/deb/built.ts'
 import { type Installation, installDebian, withoutDocs } from '../packages/deb/install.ts'
 import type { FetchedPackage } from '../packages/package.ts'
 import type { TreeSource } from '../recipe/file-type.ts'
+import { builtinName } from '../recipe/mkosi/builtin.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import { run, SYSTEM_PATH } from '../run/process.ts'
 import { addTree } from '../tree/add.ts'
@@ -172,7 +173,10 @@ async function addTrees(
 ) {
   for (const { source, target } of trees) {
     const now = whereNow(source, input, places.image)
-    await report.step(`Add ${source}`, () => addTree(places.root, { source: now, target }, input.epoch))
+    const name = builtinName(source) ?? relative(input.recipe.directory, source)
+    await report.step(`Add ${name.startsWith('..') ? source : name}`, () =>
+      addTree(places.root, { source: now, target }, input.epoch),
+    )
   }
 }
 
