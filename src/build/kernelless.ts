@@ -19,10 +19,11 @@ export function kernelless(recipe: Recipe, lock: Lock): Kernelless[] {
   return [...recipe.subimages, recipe].flatMap((image) => {
     const group = groupOf(image.name)
     const packages = packagesIn(lock, group)
-    const own = packages.every(({ repository }) => isDebian(lock, repository))
-    const hasKernel = packages.some(({ name }) => /^linux-image-/.test(name) || (!own && /linux|kernel/.test(name)))
+    const others = packages.filter(({ repository }) => !isDebian(lock, repository))
+    const hasKernel =
+      packages.some(({ name }) => name.startsWith('linux-image-')) || others.some(({ name }) => /linux|kernel/.test(name))
     if (hasKernel || !mustBoot(image) || image.settings.baseTrees.length > 0) return []
-    return [{ image: image.name, group, isCertain: own && !mayGetFiles(image) }]
+    return [{ image: image.name, group, isCertain: others.length === 0 && !mayGetFiles(image) }]
   })
 }
 
@@ -35,7 +36,7 @@ export function refuseKernelless(recipe: Recipe, lock: Lock): void {
 const mustBoot = ({ settings }: ImageRecipe): boolean => {
   if (settings.format === 'uki') return true
   if (settings.format === 'esp') return settings.bootable === true
-  return wantsKernel(settings) && (settings.bootable === true || settings.hermeticUsr)
+  return settings.format === 'disk' && wantsKernel(settings) && (settings.bootable === true || settings.hermeticUsr)
 }
 
 /** Debian's own archive, or a mirror or snapshot of it: there, names of kernels are known. */

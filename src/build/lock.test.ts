@@ -195,7 +195,7 @@ test('an image that must boot has a kernel among its packages, or at least somet
   const { folder, load, env, notes } = await kitchen(t, { 'mkosi.conf': conf, x: '' })
   const recipe = await load()
   const { lock } = await lockRecipe(recipe, {}, env)
-  assert.deepEqual(notes, ['no package of [image] is a kernel, which main needs to boot: add one such as linux-image-amd64'])
+  assert.deepEqual(notes, ['no package of [image] is a kernel, which the image needs to boot: add one such as linux-image-amd64'])
   const found = async (change: (lock: Lock) => Lock = (same) => same) => kernelless(await load(), change(lock))
   assert.deepEqual(await found(), [{ image: 'main', group: 'image', isCertain: false }], 'the archive may name kernels otherwise')
   const ofDebian = (lock: Lock): Lock => ({
@@ -215,6 +215,8 @@ test('an image that must boot has a kernel among its packages, or at least somet
   assert.equal((await found(ofDebian))[0]!.isCertain, false, 'a script may bring one')
   write(folder, { 'mkosi.conf': conf.replace('Bootable=yes', 'Bootable=auto') })
   assert.deepEqual(await found(ofDebian), [], 'it need not boot')
+  write(folder, { 'mkosi.conf': CONF.replace('Bootable=no', 'HermeticUsr=yes') })
+  assert.deepEqual(await found(ofDebian), [], 'a folder is not booted')
 })
 
 test('lockRecipe() counts what a base tree’s own database says is there', async (t) => {

@@ -115,7 +115,8 @@ function kept(locks: Locks, { knownProfiles }: Recipe, { update }: LockOptions, 
 
 function warnOfKernelless(recipe: Recipe, lock: Lock, { report }: Env): void {
   for (const { image, group } of kernelless(recipe, lock)) {
-    const message = `no package of [${group}] is a kernel, which ${image} needs to boot: add one such as linux-image-amd64`
+    const title = image === 'main' ? 'the image' : image
+    const message = `no package of [${group}] is a kernel, which ${title} needs to boot: add one such as linux-image-amd64`
     report.tell({ type: 'note', level: 'warning', message })
   }
 }
