@@ -22,6 +22,7 @@ import type { Settings } from '../recipe/schema.ts'
 import { signRootHash } from '../signing/root-hash.ts'
 import { type Link, verifyImage } from '../verify/image.ts'
 import { contentOf, microcodeOf, type NamedInitrd, noKernel, osReleaseOf, ukiInput } from './boot.ts'
+import { bootableTree } from './boot-tree.ts'
 import { type MadeDisk, makeDisk } from './disk.ts'
 import type { Env } from './env.ts'
 import type { ImagesInput } from './images.ts'
@@ -76,26 +77,31 @@ const WRITERS: Readonly<Record<Settings['format'], Writer>> = {
   portable: writeExtension,
   uki: writeUki,
   addon: writeAddon,
-  cpio: async (input, made) => {
+  cpio: async (input, made, env) => {
     const { path, name } = placeOf(input)
-    await writeCpio(input.system.tree, path, { ...compressionOf(input), epoch: input.epoch })
-    made.files.push({ name, type: 'cpio' })
+    await writeCpio(await bootableTree(input, made, env), path, { ...compressionOf(input), epoch: input.epoch })
+    made.files.unshift({ name, type: 'cpio' })
   },
-  tar: async (input, made) => {
+  tar: async (input, made, env) => {
     const { path, name } = placeOf(input)
-    await writeTar(input.system.tree, path, { ...compressionOf(input), epoch: input.epoch })
-    made.files.push({ name, type: 'tar' })
+    await writeTar(await bootableTree(input, made, env), path, { ...compressionOf(input), epoch: input.epoch })
+    made.files.unshift({ name, type: 'tar' })
   },
-  directory: async (input, made) => {
+  directory: async (input, made, env) => {
     const { path, name } = placeOf(input)
-    await writeFolder(input.system.tree, path, { epoch: input.epoch })
+    await writeFolder(await bootableTree(input, made, env), path, { epoch: input.epoch })
     made.folders.push(name)
   },
-  oci: async (input, made) => {
+  oci: async (input, made, env) => {
     const { path, name } = placeOf(input)
     const { imageId, imageVersion, kernelCommandLine, ociLabels, ociAnnotations } = input.image.settings
     const what = { imageId, imageVersion, kernelCommandLine, labels: ociLabels, annotations: ociAnnotations }
-    await writeOci(input.system.tree, path, { architecture: 'x86-64', epoch: input.epoch, ...what, ...compressionOf(input) })
+    await writeOci(await bootableTree(input, made, env), path, {
+      architecture: 'x86-64',
+      epoch: input.epoch,
+      ...what,
+      ...compressionOf(input),
+    })
     made.folders.push(name)
   },
 }

@@ -16,38 +16,56 @@ import { builtInSources } from './partitions.ts'
 import type { System } from './system.ts'
 
 /** Whatever of a disk the recipe wants split off. */
-export async function writeSplit({ image, output, system }: OutputInput, disk: MadeDisk, made: MadeImage): Promise<void> {
+export async function writeSplit(input: OutputInput, disk: MadeDisk, made: MadeImage): Promise<void> {
+  const { image, output, system } = input
   const { settings } = image
   const wanted = new Set<string>(settings.splitArtifacts)
   const names = besideNames(settings.output)
-  const { kernel } = disk.boot
-  const put = async (name: string, type: OutputFile['type'], content: Content, more: Partial<OutputFile> = {}) => {
-    await copyTo(join(output, name), content)
-    made.files.push({ name, type, ...more })
-  }
-  const text = (value: string): Content => ({ bytes: Buffer.from(value) })
-  if (kernel?.uki && wanted.has('uki')) await put(names.uki, 'uki', { bytes: kernel.uki.bytes })
-  // Out of the UKI, where there is one: the kernel is signed in there, and the initrd has the kernel's modules.
-  if (kernel && wanted.has('kernel'))
-    await put(names.kernel, 'kernel', kernel.uki ? { bytes: kernel.uki.kernel } : kernel.vmlinuz)
-  const [initrd] = disk.initrds
-  const initrds = kernel?.uki ? { bytes: kernel.uki.initrd } : initrd?.content
-  if (initrd && initrds && wanted.has('initrd')) await put(names.initrd, 'initrd', initrds)
-  const modules = kernel && disk.modules.get(kernel.version)
-  if (modules && wanted.has('kernel-modules-initrd'))
-    await put(names.kernelModulesInitrd, 'kernel-modules-initrd', { bytes: modules })
-  if (wanted.has('os-release')) await put(names.osRelease, 'os-release', text(disk.osRelease))
+  await writeBootSplit(input, disk, made)
+  if (wanted.has('os-release')) await put(input, made, { name: names.osRelease, type: 'os-release' }, text(disk.osRelease))
   if (disk.rootHash && wanted.has('roothash')) {
     // The hash of /usr has the name that updates match; mkosi has one name for both.
     const name = settings.hermeticUsr ? `${settings.output}.usrhash` : names.rootHash
-    await put(name, 'roothash', text(disk.rootHash.value))
+    await put(input, made, { name, type: 'roothash' }, text(disk.rootHash.value))
   }
-  if (kernel?.uki && wanted.has('pcrs')) await put(names.pcrs, 'pcrs', text(`${JSON.stringify(kernel.uki.pcr11)}\n`))
   if (wanted.has('partitions')) await writePartitions(image, output, disk, made)
   if (wanted.has('repart-definitions')) {
     await writeRepart(settings, system, join(output, names.repartDefinitions))
     made.folders.push(names.repartDefinitions)
   }
+}
+
+/** What boots an image, of whatever format, as far as the recipe wants it split off. */
+export async function writeBootSplit(
+  input: Pick<OutputInput, 'image' | 'output'>,
+  { boot: { kernel }, modules, initrds }: Pick<MadeDisk, 'boot' | 'modules' | 'initrds'>,
+  made: MadeImage,
+): Promise<void> {
+  if (!kernel) return
+  const { settings } = input.image
+  const names = besideNames(settings.output)
+  const [initrd] = initrds
+  const own = modules.get(kernel.version)
+  // Out of the UKI, where there is one: the kernel is signed in there, and the initrd has the kernel's modules.
+  const { uki } = kernel
+  const parts: [wanted: Settings['splitArtifacts'][number], name: string, content: Content | undefined][] = [
+    ['uki', names.uki, uki && { bytes: uki.bytes }],
+    ['kernel', names.kernel, uki ? { bytes: uki.kernel } : kernel.vmlinuz],
+    ['initrd', names.initrd, uki ? initrd && { bytes: uki.initrd } : initrd?.content],
+    ['kernel-modules-initrd', names.kernelModulesInitrd, own && { bytes: own }],
+    ['pcrs', names.pcrs, uki && text(`${JSON.stringify(uki.pcr11)}\n`)],
+  ]
+  for (const [type, name, content] of parts) {
+    if (content && settings.splitArtifacts.includes(type))
+      await put(input, made, { name, type: type as OutputFile['type'] }, content)
+  }
+}
+
+const text = (value: string): Content => ({ bytes: Buffer.from(value) })
+
+async function put({ output }: Pick<OutputInput, 'output'>, made: MadeImage, file: OutputFile, content: Content): Promise<void> {
+  await copyTo(join(output, file.name), content)
+  made.files.push(file)
 }
 
 /** The tree of an image of another format as an archive. */
