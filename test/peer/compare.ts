@@ -119,7 +119,7 @@ function readSide(folder: string, manifestSuffix: string): Side {
   const [disk, usr, esp] = files as [OpenFile, OpenFile, OpenFile]
   const manifest = JSON.parse(readFileSync(named(new RegExp(`\\.${manifestSuffix}$`)), 'utf8'))
   return {
-    artifacts: new Map(names.map((name) => [artifactName(name), {}])),
+    artifacts: new Map(names.map((name) => [artifactName(name), artifactFacts(join(folder, name))])),
     packages: packagesOf(manifest),
     partitions: partitionsOf(decodeGpt(disk.read).partitions),
     usr: decodeErofs(usr.read, usr.size),
@@ -134,6 +134,10 @@ function readSide(folder: string, manifestSuffix: string): Side {
 
 /** GUIDs of verity partitions are halves of a root hash: another for every image. */
 const artifactName = (name: string): string => name.replace(GUID, 'GUID')
+
+/** What a manifest in mkosi's format says is the same for both. */
+const artifactFacts = (path: string): Facts =>
+  path.endsWith('.manifest') ? { says: JSON.stringify(JSON.parse(readFileSync(path, 'utf8'))) } : {}
 
 interface OpenFile {
   size: number

@@ -22,7 +22,7 @@ const DOCUMENTS =
 const OWN_INITRD = 'our initrd’s recipe says the same in files and words of its own'
 
 export const EXPLAINED: readonly Reason[] = [
-  { part: 'artifacts', path: /\.manifest(\.json)?$/, why: 'ours has a format, and so a name, of its own' },
+  { part: 'artifacts', path: /\.manifest(\.json)?$/, what: /^presence$/, why: 'ours has a format, and so a name, of its own' },
   { part: 'artifacts', path: /^initrd(\.cpio\.zst)?$/, why: 'the default initrd is part of the UKI; ours leaves no copy beside' },
   { part: 'artifacts', path: /^[^./]+_\d+_[^./]+$/, why: 'mkosi links the name without its suffix to the disk' },
   {
@@ -71,7 +71,7 @@ export const EXPLAINED: readonly Reason[] = [
     part: 'ESP',
     path: /^loader\/keys\/auto\/.*\.auth$/,
     what: /^content$/,
-    why: 'holds its own time and owner: mkosi takes the clock’s, ours those of the snapshot and the recipe',
+    why: 'is signed together with a time: mkosi’s is the clock’s, ours that of the archive’s snapshot',
   },
   {
     part: 'ESP',
