@@ -68,7 +68,28 @@ export function defineRecipe(recipe: RecipeInput): RecipeInput {
 /** Reads a recipe: a folder with `recipe.ts`, or such a file under any name. All problems are reported at once. */
 export async function loadRecipe(path: string, options: LoadOptions = {}): Promise<Recipe> {
   const file = recipeFile(path)
-  return basename(file) === 'mkosi.conf' ? loadFolder(path, file, options) : loadTypeScript(file, options)
+  const recipe = await (basename(file) === 'mkosi.conf' ? loadFolder(path, file, options) : loadTypeScript(file, options))
+  const problems = [recipe, ...recipe.subimages].flatMap(hermeticProblems)
+  if (problems.length > 0 && !options.anyValue) throw recipeFault(problems, basename(file))
+  return recipe
+}
+
+/** Settings that finish a root of mkosi's kind: where /usr is made complete in itself, nothing would come of them. */
+const OF_A_ROOT = ['overlay', 'kernelModules', 'kernelModulesExclude', 'localeMessages', 'machineId', 'autologin', 'ssh'] as const
+
+/** What a hermetic /usr leaves no place for. */
+function hermeticProblems({ settings, origins }: ImageRecipe): Problem[] {
+  if (!settings.hermeticUsr) return []
+  const isSet = (value: unknown) =>
+    Array.isArray(value) ? value.length > 0 : ![undefined, false, 'never'].includes(value as never)
+  const unused = OF_A_ROOT.filter((key) => origins.get(key) !== 'default' && isSet(settings[key]))
+  const tell = (key: Key, why: string): Problem => ({ where: origins.get(key) ?? '', message: `${key}: ${why}` })
+  return [
+    ...(settings.format === 'disk' ? [] : [tell('hermeticUsr', `it is for disks, and the format is ${settings.format}`)]),
+    ...unused.map((key) =>
+      tell(key, 'without effect where /usr is complete in itself; hermeticUsr: false gives an ordinary root'),
+    ),
+  ]
 }
 
 async function loadFolder(path: string, file: string, options: LoadOptions): Promise<Recipe> {
