@@ -367,7 +367,9 @@ test('loadRecipe() refuses what a hermetic /usr has no place for, by name', asyn
   const body = "release: 'trixie', hermeticUsr: true, format: 'tar', autologin: true, kernelModules: ['erofs'], ssh: 'never',"
   const problems = await problemsOf(load(t, body))
   assert.deepEqual(
-    problems.slice(1).map((problem) => /(\w+): (?:it is for disks, and the format is tar|without effect where)/.exec(problem)?.[1]),
+    problems
+      .slice(1)
+      .map((problem) => /(\w+): (?:it is for disks, and the format is tar|without effect where)/.exec(problem)?.[1]),
     ['hermeticUsr', 'autologin', 'kernelModules'],
   )
   assert.equal((await load(t, "release: 'trixie', hermeticUsr: false, format: 'tar', autologin: true,")).settings.autologin, true)
