@@ -215,7 +215,7 @@ test('an image that must boot has a kernel among its packages, or at least somet
   assert.equal((await found(ofDebian))[0]!.isCertain, false, 'a script may bring one')
   write(folder, { 'mkosi.conf': conf.replace('Bootable=yes', 'Bootable=auto') })
   assert.deepEqual(await found(ofDebian), [], 'it need not boot')
-  write(folder, { 'mkosi.conf': CONF.replace('Bootable=no', 'HermeticUsr=yes') })
+  write(folder, { 'mkosi.conf': CONF.replace('Bootable=no', 'Bootable=auto') })
   assert.deepEqual(await found(ofDebian), [], 'a folder is not booted')
 })
 
