@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { makeInitrd } from '../image/initrd.ts'
-import { initrdTree } from '../image/initrd-tree.ts'
+import { asInitrd } from '../image/initrd-tree.ts'
 import { usrSignatureUnit } from '../image/usr-signature.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import { withWorkers } from '../run/workers.ts'
@@ -128,7 +128,7 @@ const SIGNED_FORMATS: ReadonlySet<string> = new Set(['disk', 'sysext', 'confext'
 async function makeDefaultInitrd(image: ImageRecipe, input: ImagesInput, report: Report): Promise<Content> {
   const { recipe, epoch } = input
   const { tree } = await systemOf(image, input, report)
-  const whole = recipe.settings.hermeticUsr ? initrdTree(tree, { epoch, extra: hermeticFiles(recipe, epoch) }) : tree
+  const whole = asInitrd(tree, { epoch, ...(recipe.settings.hermeticUsr ? { overlay: hermeticFiles(recipe, epoch) } : {}) })
   return report.step('Pack initrd', () =>
     withWorkers(undefined, async (workers) => ({ bytes: await makeInitrd(whole, { compression: 'zstd', workers }) })),
   )

@@ -10,7 +10,7 @@ import { withWorkers } from '../run/workers.ts'
 import { madeDirectory, madeFile, madeSymlink } from '../tree/content.ts'
 import { type Inode, type Tree, treeOf } from '../tree/tree.ts'
 import { makeInitrd, makeModulesInitrd } from './initrd.ts'
-import { asInitrd, initrdTree } from './initrd-tree.ts'
+import { asInitrd } from './initrd-tree.ts'
 import { makeMicrocode } from './microcode.ts'
 
 const EPOCH = 1_763_856_000
@@ -142,29 +142,6 @@ const system = (more: [string, Inode][] = []): Tree => {
   )
 }
 
-test('initrdTree() leaves out what only a full system needs and adds what systemd looks for in an initrd', () => {
-  const extra = treeOf([['usr/lib/extra', madeFile('extra', EPOCH)]], madeDirectory(0, 0o700))
-  const tree = initrdTree(system(), { epoch: EPOCH, extra })
-  const files = [...tree].filter(([, inode]) => inode.type !== 'directory').map(([path]) => path)
-  assert.deepEqual(files, [
-    'etc/initrd-release',
-    'init',
-    'usr/lib/extra',
-    'usr/lib/os-release',
-    'usr/lib/systemd/system/initrd.target.wants/kept.service',
-    'usr/lib/systemd/system/systemd-cryptsetup@.service.d/credential.conf',
-    'usr/lib/systemd/system-preset/99-initrd.preset',
-    'usr/lib/systemd/systemd',
-    'usr/lib/udev/rules.d/10-initrd-dm.rules',
-    'usr/share/docile',
-  ])
-  for (const path of ['dev', 'proc', 'sys', 'run', 'tmp', 'var', 'sysroot', 'root'])
-    assert.equal(tree.get(path)?.type, 'directory')
-  assert.equal(tree.get('tmp')!.mode, 0o1777)
-  assert.equal(tree.get('usr')!.mode, 0o755, 'directories that are there stay as they are')
-  assert.deepEqual(initrdTree(system(), { epoch: EPOCH, extra }), tree)
-})
-
 test('asInitrd() adds what the kernel and systemd look for, and leaves the rest as it is', () => {
   const overlay = treeOf([['usr/lib/extra', madeFile('extra', EPOCH)]], madeDirectory(0, 0o700))
   const tree = asInitrd(system(), { epoch: EPOCH, overlay })
@@ -175,13 +152,6 @@ test('asInitrd() adds what the kernel and systemd look for, and leaves the rest 
   assert.equal(tree.get('usr')!.mode, 0o755)
   const own = system([['init', madeFile('#!/bin/sh', EPOCH, 0o755)]])
   assert.equal(asInitrd(own, { epoch: EPOCH }).get('init')!.type, 'file')
-})
-
-test('initrdTree() refuses a tree that does not say which distribution it is', () => {
-  assert.throws(
-    () => initrdTree(treeOf([], madeDirectory(0)), { epoch: 0 }),
-    /Cannot make an initrd: the tree has no \/usr\/lib\/os-release/,
-  )
 })
 
 test('makeMicrocode() joins the files of each vendor in order and leaves out the rest', async () => {
