@@ -4,6 +4,7 @@ import { Fault } from '../base/fault.ts'
 import { formatSize } from '../base/size.ts'
 import { checkSigner, decodeSignedData } from '../formats/cms.ts'
 import { decodeErofs, type Erofs } from '../formats/erofs-decode.ts'
+import type { ReadAt } from '../formats/struct.ts'
 import {
   decodeVerity,
   decodeVeritySignature,
@@ -12,7 +13,6 @@ import {
   verityPartitionUuids,
   verityTree,
 } from '../formats/verity.ts'
-import type { ReadAt } from '../formats/struct.ts'
 import { decodeIssuerAndSerial } from '../formats/x509.ts'
 import { verifyVerity } from '../image/verity.ts'
 import type { Workers } from '../run/workers.ts'
