@@ -28,9 +28,12 @@ export async function run(): Promise<void> {
     for (const file of ['mkosi.key', 'mkosi.crt']) copyFileSync(join(ours, file), join(theirs, file))
     const { bake, build } = await prepare({ dir, ours, theirs, mkosi })
     for (let round = 1; round <= ROUNDS; round++) {
-      const load = loadavg()[0]!.toFixed(1)
-      const [a, b] = [await bake(), await build()]
-      console.log(`round ${round}, load ${load}: bisque ${figures(a)} · mkosi ${figures(b)} · ratio ${(b.ms / a.ms).toFixed(1)}`)
+      const [before, a] = [load(), await bake()]
+      const [between, b] = [load(), await build()]
+      const ratio = (b.ms / a.ms).toFixed(1)
+      console.log(
+        `round ${round}: bisque ${figures(a)} (load ${before}) · mkosi ${figures(b)} (load ${between}) · ratio ${ratio}`,
+      )
     }
     summarize(join(ours, 'mkosi.output'), join(theirs, 'mkosi.output'))
   } finally {
@@ -72,6 +75,9 @@ function summarize(ours: string, theirs: string): void {
     console.log(`  ${differences.length} × ${reason.part} ${reason.path}: ${reason.why}`)
   for (const difference of unexplained) console.log(`  ! ${sayDifference(difference)}`)
 }
+
+/** Of the last minute: a machine that does other things, too, says little. */
+const load = (): string => loadavg()[0]!.toFixed(1)
 
 const figures = ({ ms, peakBytes, largestBytes }: Usage): string =>
   `${(ms / 1000).toFixed(1)} s, ${formatSize(peakBytes)} at most, largest process ${formatSize(largestBytes)}`
