@@ -20,7 +20,7 @@ import { refuseKernelless } from './kernelless.ts'
 import { keysFor } from './keys.ts'
 import { fetchLocked, lockFor } from './locked.ts'
 import { type OnlyScript, ScriptRan } from './one-script.ts'
-import { type MadeImage, nameOf } from './output.ts'
+import { type MadeImage, nameOf, verifyDisks } from './output.ts'
 import { needsScriptTools } from './scripts.ts'
 import { toolsTree } from './tools.ts'
 import { onDisk, type Place, withWorkFolder } from './work.ts'
@@ -64,6 +64,7 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
         const artifacts = await report.step('Write manifest', (report) =>
           writeArtifacts({ ...ingredients, images, output }, report),
         )
+        await verifyDisks(images, output, ingredients.signing, report)
         await putInPlace(artifacts, options.output)
         return builtOf(artifacts, images, options.output)
       })
