@@ -36,12 +36,13 @@ const CUTS: readonly [stage: string, signal: NodeJS.Signals, to: 'outer' | 'inne
   ['Unpack', 'SIGKILL', 'outer'],
   ['Configure', 'SIGINT', 'outer'],
   ['Configure', 'SIGKILL', 'inner'],
-  ['Write EROFS', 'SIGTERM', 'outer'],
-  ['Hash /usr', 'SIGKILL', 'outer'],
+  ['Fill 12-usr', 'SIGTERM', 'outer'],
+  ['Hash 12-usr', 'SIGKILL', 'outer'],
   ['Pack initrd', 'SIGINT', 'outer'],
-  ['Make UKI', 'SIGKILL', 'inner'],
+  ['Make boot entry', 'SIGKILL', 'inner'],
   ['Write ESP', 'SIGTERM', 'outer'],
-  ['Write artifacts', 'SIGKILL', 'outer'],
+  ['Write disk', 'SIGKILL', 'outer'],
+  ['Write manifest', 'SIGINT', 'inner'],
   ['Verify image', 'SIGINT', 'outer'],
 ]
 
