@@ -1,6 +1,16 @@
 /** The baked example's initrd, taken out of its UKI and judged by cpio, zstd and modprobe. */
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { baked, bakedManifest, notBaked } from './baked.ts'
@@ -69,10 +79,10 @@ judged('cpio', 'the initrd is a row of whole archives that hold what PID 1 needs
   const root = join(judge.dir, 'root')
   const inRoot = (path: string) => join(root, path)
   const program = (path: string) => (lstatSync(inRoot(path)).mode & 0o111) === 0o111
-  assert.equal(readlinkSync(inRoot('init')), 'usr/lib/systemd/systemd')
+  assert.equal(readlinkSync(inRoot('init')), '/usr/lib/systemd/systemd')
   for (const path of ['systemd', 'systemd-veritysetup', 'system-generators/systemd-veritysetup-generator'])
     assert.ok(program(`usr/lib/systemd/${path}`), path)
-  assert.equal(readlinkSync(inRoot('etc/initrd-release')), '../usr/lib/os-release')
+  assert.equal(readlinkSync(inRoot('etc/initrd-release')), '/etc/os-release')
   assert.match(readFileSync(inRoot('usr/lib/os-release'), 'utf8'), /^ID=debian$/m)
   assert.ok(program('usr/lib/bisque/usr-signature'))
   assert.match(
@@ -81,11 +91,13 @@ judged('cpio', 'the initrd is a row of whole archives that hold what PID 1 needs
   )
   assert.ok(existsSync(inRoot('usr/lib/systemd/system/systemd-veritysetup@usr.service.d/50-bisque-signature.conf')))
   assert.equal(readFileSync(inRoot('etc/hostname'), 'utf8'), 'minimal\n')
-  assert.equal(existsSync(inRoot('etc/machine-id')), false)
+  assert.equal(readFileSync(inRoot('etc/machine-id'), 'utf8'), 'uninitialized\n')
   const { epoch } = bakedManifest()
   for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name)
     // What a directory says is when it was last unpacked into.
+    // A link such as /var/run would lead out of the tree.
+    if (!realpathSync(entry.parentPath).startsWith(realpathSync(root))) continue
     if (entry.isFile()) assert.ok(lstatSync(path).mtimeMs <= epoch * 1000, path)
   }
 })

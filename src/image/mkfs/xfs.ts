@@ -158,8 +158,9 @@ async function addMissing(request: FileSystemRequest, place: Place): Promise<voi
       links.push(`inode ${numberOf(parentOf(path))}`, `link -i ${numberOf(firstPaths(tree).get(inode)!)} ${nameOf(path)}`)
       continue
     }
-    if (inode.type !== 'file' && inode.xattrs?.size)
-      links.push(`inode ${numberOf(path)}`, ...[...inode.xattrs].map((xattr) => setAttribute(request, path, xattr)))
+    const attributes = inode.type === 'file' ? [] : [...(inode.xattrs ?? [])].filter(([name]) => !WHERE_IT_LIES.test(name))
+    if (attributes.length > 0)
+      links.push(`inode ${numberOf(path)}`, ...attributes.map((xattr) => setAttribute(request, path, xattr)))
     const time = Math.min(inode.mtime, epoch)
     if (!(inode.mode & 0o1000) && time === epoch) continue
     changes.push(`inode ${numberOf(path)}`, `write core.mtime.sec ${bigTime(time)}`)
@@ -169,6 +170,9 @@ async function addMissing(request: FileSystemRequest, place: Place): Promise<voi
   const input = `${[...links, ...changes, 'quit'].join('\n')}\n`
   await runTool(place, [...steady(request, place), 'xfs_db', '-x', place.image], { input })
 }
+
+/** On which partition the file system may lie: ends in a zero, which xfs_db cannot set. Without it systemd does not ask. */
+const WHERE_IT_LIES = /^user\.validatefs\./
 
 const NAMESPACE = { user: '-u', trusted: '-r', security: '-s' } as const
 
