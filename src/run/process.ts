@@ -161,6 +161,7 @@ export function start(argv: readonly string[], options: StartOptions = {}): Runn
     detached: true,
   })
   for (const made of [stdout, stderr]) if (made) closeSync(made.write)
+  if (child.pid !== undefined) endAtExit(child.pid, child)
   child.stdin?.on('error', () => {}) // a program may end without reading its input
   const ended = new Promise<number>((resolve, reject) => {
     child.on('error', (cause) => {
@@ -178,6 +179,32 @@ export function start(argv: readonly string[], options: StartOptions = {}): Runn
     kill: (graceMs = 5000) => end(child, ended, graceMs),
   }
 }
+
+const alive = new Set<number>()
+
+/**
+ * A program dies with this process by itself, but a moment later. When the process exits, it must be gone before those who
+ * put things in order there remove what it writes to.
+ */
+function endAtExit(pid: number, child: ChildProcess): void {
+  if (!process.listeners('exit').includes(endAll)) process.prependListener('exit', endAll)
+  alive.add(pid)
+  child.on('exit', () => alive.delete(pid))
+}
+
+function endAll(): void {
+  for (const pid of alive) {
+    try {
+      process.kill(-pid, 'SIGKILL') // it leads a process group
+    } catch {
+      // ended in between
+    }
+  }
+  if (alive.size > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, DEATH_MS)
+}
+
+/** What it takes the kernel to end a namespace's processes. */
+const DEATH_MS = 100
 
 export const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
