@@ -46,10 +46,10 @@ const bare = (path: string): string => path.replace(/\.(?:gz|xz|zst)$/, '')
 /** Follows symlinks inside the tree: every link on the way and, last, the file. Undefined where it leads nowhere. */
 export function followLinks(tree: Tree, path: string): string[] | undefined {
   const visited: string[] = []
-  const todo = path.split('/').reverse()
+  const left = path.split('/').reverse()
   let current = ''
-  for (let hops = 0; todo.length > 0; ) {
-    const part = todo.pop()!
+  for (let hops = 0; left.length > 0; ) {
+    const part = left.pop()!
     if (part === '' || part === '.') continue
     if (part === '..') {
       current = parentOf(current)
@@ -65,7 +65,7 @@ export function followLinks(tree: Tree, path: string): string[] | undefined {
     if (++hops > 40) return undefined
     visited.push(at)
     if (inode.target.startsWith('/')) current = ''
-    todo.push(...inode.target.split('/').reverse())
+    left.push(...inode.target.split('/').reverse())
   }
   if (tree.get(current)?.type !== 'file') return undefined
   return [...visited, current]

@@ -1,40 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { type TestContext, test } from 'node:test'
-import { Fault } from '../base/fault.ts'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { folder, message, reads, refuses, refusesText, takes } from '../../test/setting-types.ts'
 import * as file from './file-type.ts'
 import * as type from './type.ts'
-
-const place = { directory: '/recipe', env: { HOME: '/home/ada' } }
-const reads = (of: type.Type<unknown, unknown, unknown>, text: string, value: unknown) =>
-  assert.deepEqual(of.parse(text, place), value)
-const takes = (of: type.Type<unknown, unknown, unknown>, input: unknown, value: unknown) =>
-  assert.deepEqual(of.check(input, place), value)
-const message = (body: () => unknown): string => {
-  try {
-    body()
-  } catch (error) {
-    assert.ok(error instanceof Fault)
-    assert.equal(error.code, 'recipe')
-    return error.message
-  }
-  return assert.fail('was accepted')
-}
-const refuses = (of: type.Type<unknown, unknown, unknown>, input: unknown) => message(() => of.check(input, place))
-const refusesText = (of: type.Type<unknown, unknown, unknown>, text: string) => message(() => of.parse(text, place))
-
-/** A folder with files, gone after the test. */
-function folder(t: TestContext, files: Record<string, string>): string {
-  const directory = mkdtempSync(join(tmpdir(), 'bisque-type-'))
-  t.after(() => rmSync(directory, { recursive: true, force: true }))
-  for (const [name, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(directory, name)), { recursive: true })
-    writeFileSync(join(directory, name), text)
-  }
-  return directory
-}
 
 test('path counts from the recipe', () => {
   reads(file.path, 'a/../b', '/recipe/b')

@@ -1,26 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Fault } from '../base/fault.ts'
+import { reads, refuses, refusesText, takes } from '../../test/setting-types.ts'
 import * as file from './file-type.ts'
 import * as type from './type.ts'
-
-const place = { directory: '/recipe', env: { HOME: '/home/ada' } }
-const reads = (of: type.Type<unknown, unknown, unknown>, text: string, value: unknown) =>
-  assert.deepEqual(of.parse(text, place), value)
-const takes = (of: type.Type<unknown, unknown, unknown>, input: unknown, value: unknown) =>
-  assert.deepEqual(of.check(input, place), value)
-const message = (body: () => unknown): string => {
-  try {
-    body()
-  } catch (error) {
-    assert.ok(error instanceof Fault)
-    assert.equal(error.code, 'recipe')
-    return error.message
-  }
-  return assert.fail('was accepted')
-}
-const refuses = (of: type.Type<unknown, unknown, unknown>, input: unknown) => message(() => of.check(input, place))
-const refusesText = (of: type.Type<unknown, unknown, unknown>, text: string) => message(() => of.parse(text, place))
 
 test('boolean reads mkosi’s words and takes only true and false from TypeScript', () => {
   for (const word of ['yes', 'true', 'on', '1', 'y', 't', 'YES']) reads(type.boolean, word, true)
