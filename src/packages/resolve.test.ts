@@ -55,6 +55,26 @@ test('solve() finds an answer exactly when trying everything finds one, and the 
   )
 })
 
+test('solve() remembers what can never be taken when it learns of two contradictions at once', () => {
+  // 5 excludes 0 and so leaves 7, which at once needs 0 and cannot be taken at all.
+  const needs = new Map([
+    [
+      7,
+      [
+        { alternatives: [0], why: '' },
+        { alternatives: [], why: '' },
+      ],
+    ],
+  ])
+  const conflicts = new Map([[5, [{ others: [0], why: '' }]]])
+  const requests = [
+    [5, 1],
+    [7, 0],
+  ].map((alternatives) => ({ alternatives, why: '' }))
+  const consequences = (v: number) => ({ needs: needs.get(v) ?? [], conflicts: conflicts.get(v) ?? [] })
+  assert.deepEqual(solve({ requests, consequences }), { taken: [1, 0] })
+})
+
 test('solve() takes nothing that no request or need leads to', () => {
   fc.assert(
     fc.property(world, (w) => {

@@ -31,6 +31,8 @@ export function newSearch<Origin>(follow?: (variable: Variable, add: (clause: Cl
   const watches: Clause<Origin>[][] = []
   const trail: Literal[] = []
   const levelStarts: number[] = []
+  /** Clauses of one literal that came after a decision: nothing watches them, so they are looked at again after going back. */
+  const units: Clause<Origin>[] = []
   let head = 0
   let pending: Clause<Origin> | undefined
 
@@ -59,6 +61,13 @@ export function newSearch<Origin>(follow?: (variable: Variable, add: (clause: Cl
       literals[best] = swapped
     }
     if (literals.length > 1) for (const literal of literals.slice(0, 2)) watchersOf(literal).push(clause)
+    else if (literals.length === 1 && levelStarts.length > 0) units.push(clause)
+    settle(clause)
+  }
+
+  /** Draws what follows from a clause whose best literals come first. */
+  function settle(clause: Clause<Origin>): void {
+    const { literals } = clause
     if (literals.length === 0 || truth(literals[0]!) === FALSE) pending ??= clause
     else if (truth(literals[0]!) === UNKNOWN && (literals.length === 1 || truth(literals[1]!) === FALSE))
       assign(literals[0]!, clause)
@@ -66,6 +75,7 @@ export function newSearch<Origin>(follow?: (variable: Variable, add: (clause: Cl
 
   /** Draws every forced conclusion. Returns a clause that is broken, if any. */
   function propagate(): Clause<Origin> | undefined {
+    for (const unit of units) settle(unit)
     while (head < trail.length && !pending) {
       const literal = trail[head++]!
       const variable = literal >> 1
