@@ -24,7 +24,7 @@ const { signers } = await testKeys()
 const signer = signers.verity
 
 const signed = async (prepared: PreparedSignature) =>
-  attachSignature(prepared, signer.certificate, await signer.sign(prepared.digest))
+  attachSignature(prepared, signer.certificate, await signer.sign(prepared.digest, 'root hash'))
 
 /** The problems of the only signature there is. */
 function problemsOf(bytes: Uint8Array, content?: Uint8Array): string[] {

@@ -35,7 +35,7 @@ const UPDATE: VariableUpdate = {
 
 async function auth(update: VariableUpdate): Promise<Uint8Array> {
   const prepared = prepareVariableUpdate(update)
-  const signature = await signers.kek.sign(prepared.digest)
+  const signature = await signers.kek.sign(prepared.digest, 'EFI variable')
   return encodeVariableUpdate(update, prepared, { certificate: signers.kek.certificate, signature })
 }
 

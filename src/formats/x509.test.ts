@@ -28,7 +28,10 @@ const PLAN = {
 
 async function certificate(): Promise<Uint8Array> {
   const prepared = prepareCertificate(PLAN)
-  return attachCertificateSignature(prepared, await signerOf(pair.privateKey, new Uint8Array()).sign(prepared.digest))
+  return attachCertificateSignature(
+    prepared,
+    await signerOf(pair.privateKey, new Uint8Array()).sign(prepared.digest, 'certificate'),
+  )
 }
 
 test('a certificate says what it was planned to say, and its own key signed it', async () => {
@@ -49,7 +52,7 @@ test('the same plan and key give the same certificate', async () => {
 test('verifyDigest() takes the right signature and no other', async () => {
   const der = await certificate()
   const digest = sha256Bytes(Buffer.from('x'))
-  const signature = await signerOf(pair.privateKey, der).sign(digest)
+  const signature = await signerOf(pair.privateKey, der).sign(digest, 'certificate')
   assert.ok(verifyDigest(der, digest, signature))
   assert.ok(!verifyDigest(der, sha256Bytes(Buffer.from('y')), signature))
   assert.ok(!verifyDigest(der, digest, signature.with(9, signature[9]! ^ 1)))

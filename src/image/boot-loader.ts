@@ -97,7 +97,7 @@ async function signedPrograms(tree: Tree, input: BootLoaderInput): Promise<Map<s
   if (signer && !others) {
     for (const [path, { content, mode }] of [...found]) {
       if (!/\.efi$/i.test(path)) continue
-      const bytes = await signPe(await readContent(content), signer)
+      const bytes = await signPe(await readContent(content), signer, { purpose: 'boot loader' })
       found.set(`${path}.signed`, madeFile(bytes, epoch, mode))
     }
   }

@@ -10,7 +10,7 @@ import {
   prepareAuthenticode,
 } from '../formats/authenticode.ts'
 import { decodePe, extendPe } from '../formats/pe.ts'
-import { type Signer, signDigest } from '../signing/signer.ts'
+import { type Purpose, type Signer, signDigest } from '../signing/signer.ts'
 import type { Content } from '../tree/tree.ts'
 
 const CHUNK_BYTES = 4 << 20
@@ -78,26 +78,31 @@ export interface SignedProgram {
 export async function signProgram(
   program: Omit<Program, 'targets'>,
   signer: Signer | undefined,
-  what: string,
+  purpose: Purpose,
   signingTime?: number,
 ): Promise<SignedProgram> {
   const image = program.buffer.subarray(0, program.sizeBytes)
-  const pe = decodePe(image, what)
+  const pe = decodePe(image, purpose)
   decodeSignatures(image, pe)
   const digest = authenticodeDigest(image, pe)
   const authenticodeSha256 = digest.toString('hex')
   if (!signer) return { image, authenticodeSha256 }
   const prepared = prepareAuthenticode(digest, signingTime)
-  const signature = await signDigest(signer, prepared.digest, what)
+  const signature = await signDigest(signer, prepared.digest, purpose)
   const table = encodeCertificateEntry(image, pe, prepared, { certificate: signer.certificate, signature })
   return { image: attachAuthenticode(program.buffer, program.sizeBytes, pe, table), authenticodeSha256 }
 }
 
 /** Signs an EFI program for Secure Boot: systemd-boot, a kernel. Signatures it has stay. */
-export async function signPe(image: Uint8Array, signer: Signer, options: { signingTime?: number } = {}): Promise<Uint8Array> {
+export async function signPe(
+  image: Uint8Array,
+  signer: Signer,
+  options: { purpose?: Purpose; signingTime?: number } = {},
+): Promise<Uint8Array> {
   const buffer = Buffer.alloc(alignUp(image.length, 8) + signatureRoom(signer))
   buffer.set(image)
-  return (await signProgram({ buffer, sizeBytes: image.length }, signer, 'EFI program', options.signingTime)).image
+  return (await signProgram({ buffer, sizeBytes: image.length }, signer, options.purpose ?? 'EFI program', options.signingTime))
+    .image
 }
 
 /** More than a signature takes, which carries its certificate and repeats the issuer. */

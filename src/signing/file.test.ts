@@ -29,8 +29,8 @@ const refuses = (code: FaultCode, why: RegExp, hint?: RegExp) => (e: unknown) =>
 test('loadFileSigner() signs digests that its certificate verifies', async () => {
   const signer = await load(directory)
   const digest = sha256Bytes(Buffer.from('x'))
-  assert.ok(verifyDigest(signer.certificate, digest, await signer.sign(digest)))
-  await assert.rejects(signer.sign(Buffer.alloc(20)), /has 32 bytes, not 20/)
+  assert.ok(verifyDigest(signer.certificate, digest, await signer.sign(digest, 'UKI')))
+  await assert.rejects(signer.sign(Buffer.alloc(20), 'UKI'), /has 32 bytes, not 20/)
 })
 
 test('loadFileSigner() refuses a certificate that has expired when the image is made', async () => {
@@ -92,7 +92,7 @@ test('loadFileSigner() refuses a certificate file with none or several, or a bro
 
 test('signDigest() refuses a signature that the certificate does not verify', async () => {
   const digest = sha256Bytes(Buffer.from('x'))
-  await signDigest(signers.db, digest, 'x')
+  await signDigest(signers.db, digest, 'UKI')
   for (const sign of [signers.pk.sign, async () => new Uint8Array(256), async () => new Uint8Array()])
     await assert.rejects(
       signDigest({ certificate: signers.db.certificate, sign }, digest, 'UKI'),

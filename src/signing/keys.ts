@@ -143,7 +143,7 @@ async function generatePair(role: KeyRole, plan: KeyPlan): Promise<{ key: string
     authority: role !== 'pcr',
     codeSigning: role === 'db',
   })
-  const signature = await signerOf(pair.privateKey, new Uint8Array()).sign(prepared.digest)
+  const signature = await signerOf(pair.privateKey, new Uint8Array()).sign(prepared.digest, 'certificate')
   const key = pair.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
   return { key, certificate: pemOf('CERTIFICATE', attachCertificateSignature(prepared, signature)) }
 }

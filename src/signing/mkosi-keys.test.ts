@@ -32,7 +32,7 @@ test('loadMkosiSigners() makes the Secure Boot key platform key and key exchange
   assert.equal(signers.pcr, signers.db)
   assert.notEqual(signers.verity, signers.db)
   const digest = sha256Bytes(Buffer.from('signed'))
-  assert.ok(verifyDigest(signers.verity!.certificate, digest, await signers.verity!.sign(digest)))
+  assert.ok(verifyDigest(signers.verity!.certificate, digest, await signers.verity!.sign(digest, 'root hash')))
 })
 
 test('loadMkosiSigners() goes without keys that nothing needs', async () => {
@@ -77,7 +77,7 @@ oracle('openssl', 'the key and certificate that openssl makes as mkosi has it ma
     { ...options, needs: ['secureBoot'] },
   )
   const digest = sha256Bytes(Buffer.from('signed'))
-  assert.ok(verifyDigest(db!.certificate, digest, await db!.sign(digest)))
+  assert.ok(verifyDigest(db!.certificate, digest, await db!.sign(digest, 'UKI')))
   // With a passphrase it is refused, and the way out is said.
   // biome-ignore format: a command
   await judge.run(['openssl', 'pkey', '-in', 'mkosi.key', '-aes256', '-passout', 'pass:secret', '-out', 'locked.key'])

@@ -11,9 +11,26 @@ import { readCertificate, verifyDigest } from '../formats/x509.ts'
 export interface Signer {
   /** DER of the X.509 certificate whose key signs. */
   readonly certificate: Uint8Array
-  /** Signs a SHA-256 digest (32 bytes). */
-  sign(digest: Uint8Array): Promise<Uint8Array>
+  /** Signs a SHA-256 digest (32 bytes). Two calls with the same digest give the same signature. */
+  sign(digest: Uint8Array, purpose: Purpose): Promise<Uint8Array>
 }
+
+/**
+ * What is signed, for those who hold a key elsewhere: to show a person, to keep in a log, to refuse. The bytes that are
+ * signed do not depend on it.
+ */
+export const PURPOSES = [
+  'root hash',
+  'IPE policy',
+  'EFI variable',
+  'boot loader',
+  'EFI program',
+  'addon',
+  'PCR policy',
+  'UKI',
+  'certificate',
+] as const
+export type Purpose = (typeof PURPOSES)[number]
 
 /** What each key of an image is for. */
 export const KEY_ROLES = ['pk', 'kek', 'db', 'verity', 'pcr'] as const
@@ -22,13 +39,13 @@ export type KeyRole = (typeof KEY_ROLES)[number]
 export type Signers = Readonly<Record<KeyRole, Signer>>
 
 /** A signature, checked against the signer's certificate before anything is made of it. */
-export async function signDigest(signer: Signer, digest: Uint8Array, what: string): Promise<Uint8Array> {
-  const signature = await signer.sign(digest)
+export async function signDigest(signer: Signer, digest: Uint8Array, purpose: Purpose): Promise<Uint8Array> {
+  const signature = await signer.sign(digest, purpose)
   if (verifyDigest(signer.certificate, digest, signature)) return signature
   const { subject } = readCertificate(signer.certificate)
   throw new Fault(
     'integrity',
-    `Cannot sign ${what}: the signer's signature does not verify with its certificate (${subject.replaceAll('\n', ', ')})`,
+    `Cannot sign ${purpose}: the signer's signature does not verify with its certificate (${subject.replaceAll('\n', ', ')})`,
     { hint: 'Check that the key and the certificate of this signer belong together' },
   )
 }
