@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { encodeVeritySignature } from '../formats/verity.ts'
 import { withFiles } from '../image/boot-loader.ts'
-import { kernelsOf, withKernelsInPlace } from '../image/kernels.ts'
+import { kernelsOf, withKernelConfigs, withKernelsInPlace } from '../image/kernels.ts'
 import { fileSystemMaker } from '../image/mkfs.ts'
 import type { Definition } from '../image/repart/definition.ts'
 import type { MakeFileSystem } from '../image/repart/file-system.ts'
@@ -63,7 +63,8 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const { image, epoch, signing } = input
   const { settings } = image
   const { report } = env
-  const installed = withKernelsInPlace(input.system.tree)
+  const inPlace = withKernelsInPlace(input.system.tree)
+  const installed = settings.hermeticUsr ? withKernelConfigs(inPlace) : inPlace
   // Before /usr is filled: updates of the boot loader are taken from the signed program in there.
   const loader = await loaderFiles({ image, signing, system: installed, epoch })
   const system = withFiles(installed, loader)

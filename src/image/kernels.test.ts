@@ -4,7 +4,7 @@ import { tinyPe } from '../../test/tiny-pe.ts'
 import { Fault } from '../base/fault.ts'
 import { madeDirectory, madeFile, madeSymlink } from '../tree/content.ts'
 import { type Inode, type Tree, treeOf } from '../tree/tree.ts'
-import { entryName, entryToken, kernelCommandLine, kernelsOf, withKernelsInPlace } from './kernels.ts'
+import { entryName, entryToken, kernelCommandLine, kernelsOf, withKernelConfigs, withKernelsInPlace } from './kernels.ts'
 import { makeUki } from './uki.ts'
 
 const treeWith = (files: Readonly<Record<string, string | Uint8Array | Inode>>): Tree =>
@@ -46,6 +46,20 @@ test('kernelsOf() finds kernels, the newest first, and takes no UKI for one', as
     found.map(({ path }) => path.replace('usr/lib/modules/', '')),
     ['7.0/vmlinuz', '6.12.107-amd64/vmlinuz', '6.12.48-amd64/vmlinuz', '5.0/vmlinux'],
   )
+})
+
+test('withKernelConfigs() puts configurations of /boot beside the modules of their kernels, and over none', () => {
+  const tree = treeWith({
+    'boot/config-1': 'CONFIG_ONE=y',
+    'boot/config-2': 'no modules',
+    'boot/config-3': 'another',
+    'usr/lib/modules/1/modules.dep': '',
+    'usr/lib/modules/3/config': 'its own',
+  })
+  const placed = withKernelConfigs(tree)
+  assert.equal(placed.get('usr/lib/modules/1/config'), tree.get('boot/config-1'))
+  assert.equal(placed.get('usr/lib/modules/3/config'), tree.get('usr/lib/modules/3/config'))
+  assert.equal(placed.size, tree.size + 1)
 })
 
 test('withKernelsInPlace() puts kernels of /boot beside their modules', () => {

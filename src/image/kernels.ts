@@ -61,6 +61,18 @@ export function withKernelsInPlace(tree: Tree): Tree {
   return placed.size === 0 ? tree : new Map([...tree, ...placed].sort(([a], [b]) => byPath(a, b)))
 }
 
+/** The configuration of each kernel in /boot, put beside its modules, where it is part of /usr: what the chain rests on can be read there. */
+export function withKernelConfigs(tree: Tree): Tree {
+  const placed = new Map<string, Inode>()
+  for (const [path, inode] of tree) {
+    const [, version] = /^boot\/config-([^/]+)$/.exec(path) ?? []
+    const place = `${MODULES}/${version}/config`
+    if (inode.type === 'file' && tree.get(`${MODULES}/${version}`)?.type === 'directory' && !tree.has(place))
+      placed.set(place, inode)
+  }
+  return placed.size === 0 ? tree : new Map([...tree, ...placed].sort(([a], [b]) => byPath(a, b)))
+}
+
 /** What the names of boot entries begin with: what the tree says, its machine id, or the id of its image or distribution. */
 export async function entryToken(tree: Tree): Promise<string> {
   for (const path of ['etc/kernel/entry-token', 'usr/lib/kernel/entry-token']) {
