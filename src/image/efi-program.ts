@@ -88,7 +88,7 @@ export async function signProgram(
   const authenticodeSha256 = digest.toString('hex')
   if (!signer) return { image, authenticodeSha256 }
   const prepared = prepareAuthenticode(digest, signingTime)
-  const signature = await signDigest(signer, prepared.digest, purpose)
+  const signature = await signDigest(signer, prepared.digest, purpose, `Authenticode sha256:${authenticodeSha256}`)
   const table = encodeCertificateEntry(image, pe, prepared, { certificate: signer.certificate, signature })
   return { image: attachAuthenticode(program.buffer, program.sizeBytes, pe, table), authenticodeSha256 }
 }

@@ -14,7 +14,12 @@ export async function signPcrPolicies(values: readonly PcrValue[], signer: Signe
   const policies: PcrPolicy[] = []
   for (const { bank, pcr } of values) {
     const policy = policyDigest(bank, pcr)
-    const signature = await signDigest(signer, sha256Bytes(policy), 'PCR policy')
+    const signature = await signDigest(
+      signer,
+      sha256Bytes(policy),
+      'PCR policy',
+      `PCR 11 ${bank}:${Buffer.from(pcr).toString('hex')}`,
+    )
     policies.push({ bank, keyFingerprint, policy, signature })
   }
   return policies

@@ -17,7 +17,7 @@ export async function signRootHash(rootHash: Sha256, signer: Signer): Promise<Ro
   if (!isSha256(rootHash))
     throw new Fault('format', `Cannot sign root hash "${rootHash}": expected 64 lower-case hexadecimal digits`)
   const prepared = prepareDetached(Buffer.from(rootHash, 'ascii'))
-  const signature = await signDigest(signer, prepared.digest, 'root hash')
+  const signature = await signDigest(signer, prepared.digest, 'root hash', rootHash)
   return {
     rootHash,
     certificateFingerprint: sha256(signer.certificate),

@@ -44,7 +44,7 @@ export async function makeEnrolment(
 
 async function signVariable(update: VariableUpdate, signer: Signer): Promise<EnrolmentVariable> {
   const prepared = prepareVariableUpdate(update)
-  const signature = await signDigest(signer, prepared.digest, 'EFI variable')
+  const signature = await signDigest(signer, prepared.digest, 'EFI variable', update.name)
   return { lists: update.payload, auth: encodeVariableUpdate(update, prepared, { certificate: signer.certificate, signature }) }
 }
 
