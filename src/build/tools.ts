@@ -31,7 +31,7 @@ const TOOLS = {
   judge: [
     'apt', 'apt-utils', 'attr', 'binutils', 'btrfs-progs', 'cpio', 'cryptsetup-bin', 'dose-distcheck', 'dosfstools', 'dpkg-dev', 'e2fsprogs',
     'efitools', 'erofs-utils', 'f2fs-tools', 'fdisk', 'gdisk', 'gnupg', 'gpgv', 'initramfs-tools-core', 'jq', 'kmod', 'libarchive-tools',
-    'libcap2-bin', 'mkosi', 'mtools', 'openssl', 'osslsigncode', 'ovmf', 'python3-virt-firmware', 'qemu-utils', 'sbsigntool', 'skopeo', 'squashfs-tools',
+    'libcap2-bin', 'mkosi', 'mtools', 'opensc', 'openssl', 'osslsigncode', 'ovmf', 'python3-virt-firmware', 'qemu-utils', 'sbsigntool', 'skopeo', 'softhsm2', 'squashfs-tools',
     'systemd', 'systemd-boot', 'systemd-boot-efi', 'systemd-container', 'systemd-repart', 'systemd-ukify', 'tpm2-tools', 'umoci', 'xfsprogs', 'xz-utils',
     'zstd',
   ],
