@@ -10,7 +10,7 @@ import {
   prepareAuthenticode,
 } from '../formats/authenticode.ts'
 import { decodePe, extendPe } from '../formats/pe.ts'
-import { type Purpose, type Signer, signDigest } from '../signing/signer.ts'
+import { type Purpose, type Signer, signDigest, signersInForce } from '../signing/signer.ts'
 import type { Content } from '../tree/tree.ts'
 
 const CHUNK_BYTES = 4 << 20
@@ -81,16 +81,18 @@ export async function signProgram(
   purpose: Purpose,
   signingTime?: number,
 ): Promise<SignedProgram> {
-  const image = program.buffer.subarray(0, program.sizeBytes)
-  const pe = decodePe(image, purpose)
-  decodeSignatures(image, pe)
-  const digest = authenticodeDigest(image, pe)
+  let image: Uint8Array = program.buffer.subarray(0, program.sizeBytes)
+  decodeSignatures(image, decodePe(image, purpose))
+  const digest = authenticodeDigest(image)
   const authenticodeSha256 = digest.toString('hex')
-  if (!signer) return { image, authenticodeSha256 }
   const prepared = prepareAuthenticode(digest, signingTime)
-  const signature = await signDigest(signer, prepared.digest, purpose, `Authenticode sha256:${authenticodeSha256}`)
-  const table = encodeCertificateEntry(image, pe, prepared, { certificate: signer.certificate, signature })
-  return { image: attachAuthenticode(program.buffer, program.sizeBytes, pe, table), authenticodeSha256 }
+  for (const one of signer ? signersInForce(signer) : []) {
+    const pe = decodePe(image, purpose)
+    const signature = await signDigest(one, prepared.digest, purpose, `Authenticode sha256:${authenticodeSha256}`)
+    const table = encodeCertificateEntry(image, pe, prepared, { certificate: one.certificate, signature })
+    image = attachAuthenticode(program.buffer, image.length, pe, table)
+  }
+  return { image, authenticodeSha256 }
 }
 
 /** Signs an EFI program for Secure Boot: systemd-boot, a kernel. Signatures it has stay. */
@@ -105,8 +107,9 @@ export async function signPe(
     .image
 }
 
-/** More than a signature takes, which carries its certificate and repeats the issuer. */
-const signatureRoom = ({ certificate }: Signer) => 4096 + 2 * certificate.length
+/** More than signatures take, each of which carries its certificate and repeats the issuer. */
+const signatureRoom = (signer: Signer) =>
+  signersInForce(signer).reduce((sum, { certificate }) => sum + 4096 + 2 * certificate.length, 0)
 
 export async function readWhole(content: Content): Promise<Uint8Array> {
   if ('bytes' in content) return content.bytes

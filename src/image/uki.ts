@@ -16,7 +16,7 @@ import { decodePe, findSection, NX_COMPAT, replaceSection, sectionContent } from
 import { checkUkiTexts, composeSbat, splitProfiles, UKI_FILE_ORDER, UKI_SBAT } from '../formats/uki.ts'
 import { publicKeyOf } from '../formats/x509.ts'
 import { type PcrValue, pcrPublicKey, signPcrPolicies } from '../signing/pcr.ts'
-import type { Signer, Signers } from '../signing/signer.ts'
+import { type Signer, type Signers, signersInForce } from '../signing/signer.ts'
 import type { Content } from '../tree/tree.ts'
 import { layOutProgram, type Part, partOf, readWhole, signPe, signProgram, textContent } from './efi-program.ts'
 import { checkProfiles, MAIN_PROFILE, type UkiProfile } from './uki-profiles.ts'
@@ -168,15 +168,17 @@ async function planParts(input: UkiInput, kernel: Uint8Array, banks: readonly Pc
 
 /** The size of `.pcrsig` text before there are signatures: all its values have sizes known beforehand. */
 function pcrSignaturesSize(signer: Signer, banks: readonly PcrBank[]): number {
-  const bits = publicKeyOf(signer.certificate).asymmetricKeyDetails?.modulusLength ?? 0
-  const policies = banks.flatMap((bank) =>
-    PHASE_PATHS.map((_, i) => ({
-      bank,
-      keyFingerprint: '0'.repeat(64),
-      policy: Buffer.alloc(32, i),
-      signature: Buffer.alloc(Math.ceil(bits / 8)),
-    })),
-  )
+  const policies = signersInForce(signer).flatMap(({ certificate }, by) => {
+    const bits = publicKeyOf(certificate).asymmetricKeyDetails?.modulusLength ?? 0
+    return banks.flatMap((bank) =>
+      PHASE_PATHS.map((_, i) => ({
+        bank,
+        keyFingerprint: String(by).repeat(64),
+        policy: Buffer.alloc(32, i),
+        signature: Buffer.alloc(Math.ceil(bits / 8)),
+      })),
+    )
+  })
   return formatPcrSignatures(policies).length
 }
 

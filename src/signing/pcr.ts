@@ -1,7 +1,7 @@
 /** Signed TPM policies over PCR 11: what lets a machine unseal its secrets with any UKI this key vouches for. */
 import { type PcrBank, type PcrPolicy, policyDigest, publicKeyFingerprint } from '../formats/pcr.ts'
 import { publicKeyOf, sha256Bytes } from '../formats/x509.ts'
-import { type Signer, signDigest } from './signer.ts'
+import { type Signer, signDigest, signersInForce } from './signer.ts'
 
 /** A value PCR 11 is allowed to have. */
 export interface PcrValue {
@@ -9,22 +9,24 @@ export interface PcrValue {
   pcr: Uint8Array
 }
 
+/** Policies of every signer in force: a machine looks for those of the key its secrets are sealed to. */
 export async function signPcrPolicies(values: readonly PcrValue[], signer: Signer): Promise<PcrPolicy[]> {
-  const keyFingerprint = publicKeyFingerprint(publicKeyOf(signer.certificate))
   const policies: PcrPolicy[] = []
-  for (const { bank, pcr } of values) {
-    const policy = policyDigest(bank, pcr)
-    const signature = await signDigest(
-      signer,
-      sha256Bytes(policy),
-      'PCR policy',
-      `PCR 11 ${bank}:${Buffer.from(pcr).toString('hex')}`,
-    )
-    policies.push({ bank, keyFingerprint, policy, signature })
+  for (const one of signersInForce(signer)) {
+    const keyFingerprint = publicKeyFingerprint(publicKeyOf(one.certificate))
+    for (const { bank, pcr } of values) {
+      const policy = policyDigest(bank, pcr)
+      const about = `PCR 11 ${bank}:${Buffer.from(pcr).toString('hex')}`
+      const signature = await signDigest(one, sha256Bytes(policy), 'PCR policy', about)
+      policies.push({ bank, keyFingerprint, policy, signature })
+    }
   }
   return policies
 }
 
-/** `.pcrpkey`: the key the policies are checked with, PEM. */
+/**
+ * `.pcrpkey`: the key that machines seal new secrets to, PEM. It is the successor's where there is one: what is sealed today
+ * must open with later images, which have its policies alone. Secrets sealed before name their key themselves.
+ */
 export const pcrPublicKey = (signer: Signer): string =>
-  publicKeyOf(signer.certificate).export({ type: 'spki', format: 'pem' }) as string
+  publicKeyOf(signersInForce(signer).at(-1)!.certificate).export({ type: 'spki', format: 'pem' }) as string

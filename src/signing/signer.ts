@@ -16,7 +16,12 @@ export interface Signer {
    * which one it is: a root hash, a variable's name.
    */
   sign(digest: Uint8Array, purpose: Purpose, about?: string): Promise<Uint8Array>
+  /** Takes over from this one: until it has, programs and PCR policies bear the signatures of both. */
+  readonly successor?: Signer
 }
+
+/** Who signs what is meant for machines that trust only one of them: the signer, and its successor where there is one. */
+export const signersInForce = (signer: Signer): readonly Signer[] => (signer.successor ? [signer, signer.successor] : [signer])
 
 /**
  * What is signed, for those who hold a key elsewhere: to show a person, to keep in a log, to refuse. The bytes that are
