@@ -2,7 +2,8 @@ import { rmSync } from 'node:fs'
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { generateKeys, loadSigners } from '../src/signing/keys.ts'
+import { generateKeys } from '../src/signing/keys.ts'
+import { loadSigners } from '../src/signing/load.ts'
 import type { Signers } from '../src/signing/signer.ts'
 
 /** 2026-11-23, the time of everything tests sign. */

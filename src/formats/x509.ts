@@ -8,7 +8,20 @@
  */
 import { constants, createHash, type KeyObject, publicDecrypt, X509Certificate } from 'node:crypto'
 import { Fault } from '../base/fault.ts'
-import { contextTag, derNull, derReader, derTime, encodeDer, integer, octetString, oid, sequence, setOf, TAG } from './der.ts'
+import {
+  contextTag,
+  derNull,
+  derReader,
+  derTime,
+  encodeDer,
+  formatOid,
+  integer,
+  octetString,
+  oid,
+  sequence,
+  setOf,
+  TAG,
+} from './der.ts'
 
 // biome-ignore format: table
 export const OID = {
@@ -85,6 +98,37 @@ export function readCertificate(certificate: Uint8Array | string): X509Certifica
   } catch (cause) {
     throw new Fault('format', `Cannot read certificate: ${(cause as Error).message}`, { cause })
   }
+}
+
+/** The names of key usage bits, most significant first. */
+const KEY_USAGES = [
+  'digitalSignature',
+  'nonRepudiation',
+  'keyEncipherment',
+  'dataEncipherment',
+  'keyAgreement',
+  'keyCertSign',
+  'cRLSign',
+  'encipherOnly',
+  'decipherOnly',
+] as const
+
+/** What the key may be used for, by the key usage extension; `undefined` where there is none. */
+export function keyUsageOf(certificate: Uint8Array): string[] | undefined {
+  const body = derReader(certificate, 'certificate').enter('outer', TAG.sequence).enter('body', TAG.sequence)
+  while (body.peek() !== undefined && body.peek() !== contextTag(3)) body.take('field')
+  if (body.peek() === undefined) return undefined
+  const all = body.enter('extensions', contextTag(3)).enter('list', TAG.sequence)
+  while (all.peek() !== undefined) {
+    const one = all.enter('extension', TAG.sequence)
+    const id = formatOid(one.take('id', TAG.oid).content)
+    one.takeIf('critical', TAG.boolean)
+    const value = one.take('value', TAG.octetString).content
+    if (id !== OID.keyUsage) continue
+    const [, ...bits] = derReader(value, 'key usage').take('bits', TAG.bitString).content
+    return KEY_USAGES.filter((_, i) => ((bits[i >> 3] ?? 0) & (0x80 >> (i & 7))) !== 0)
+  }
+  return undefined
 }
 
 /** What RSA PKCS#1 v1.5 encrypts for a SHA-256 digest. */

@@ -1,9 +1,9 @@
 /** A Signer whose key is a PEM file that its owner alone can read, with the certificate in another. */
-import { constants, createPrivateKey, createPublicKey, type KeyObject, privateEncrypt, type X509Certificate } from 'node:crypto'
-import { open, readFile } from 'node:fs/promises'
+import { constants, createPrivateKey, createPublicKey, type KeyObject, privateEncrypt } from 'node:crypto'
 import { Fault } from '../base/fault.ts'
-import { digestInfo, publicKeyOf, readCertificate } from '../formats/x509.ts'
-import type { Signer } from './signer.ts'
+import { digestInfo, publicKeyOf } from '../formats/x509.ts'
+import { certificateProblems, loadCertificate, MIN_RSA_BITS, readPem, wrongKey } from './certificate.ts'
+import type { KeyRole, Signer } from './signer.ts'
 
 export interface KeyFiles {
   /** Path of the private key, PEM. */
@@ -12,28 +12,34 @@ export interface KeyFiles {
   certificate: string
 }
 
-/** Far above any PEM file with one key or certificate. */
-const MAX_PEM_BYTES = 1 << 20
+export interface SignerUse {
+  /** The image's time, seconds since 1970. */
+  epoch: number
+  /** What the key is to sign; `db` unless given. */
+  roles?: readonly KeyRole[]
+}
 
 /**
- * Loads a signer and refuses one whose signatures nobody would accept: key and certificate that do not belong together, a
- * certificate that has expired at `epoch` (the image's time, seconds since 1970), a key that others can read.
- * The start of validity is not checked: an image's time may well lie before its keys were made, and neither firmware nor
- * the kernel looks.
+ * Loads a signer and refuses one whose signatures nobody would accept, with all that is wrong with it: a key that others can
+ * read, that is none or no RSA key, or not the certificate's; a certificate that has expired or is for other uses.
  */
-export async function loadFileSigner(files: KeyFiles, options: { epoch: number }): Promise<Signer> {
-  const certificate = await loadCertificate(files.certificate)
-  const key = await loadKey(files.key)
-  const expires = certificate.validToDate.getTime() / 1000
-  if (expires < options.epoch)
-    throw new Fault(
-      'usage',
-      `Cannot sign with ${files.certificate}: certificate expired ${day(expires)}, image time is ${day(options.epoch)}`,
-      { hint: 'Make new keys in another folder: bisque keys generate --keys DIR' },
-    )
+export async function loadFileSigner(files: KeyFiles, { epoch, roles = ['db'] }: SignerUse): Promise<Signer> {
+  const [certificate, key] = await Promise.all([loadCertificate(files.certificate), loadKey(files.key)])
+  requireUsable(files.certificate, certificate.raw, { epoch, roles })
   if (!createPublicKey(key).equals(publicKeyOf(certificate.raw)))
-    throw new Fault('usage', `Cannot sign with ${files.key}: it is not the key of certificate ${files.certificate}`)
+    throw new Fault('usage', `Cannot sign with ${files.key}: it is not the key of certificate ${files.certificate}`, {
+      hint: `openssl x509 -in ${files.certificate} -noout -pubkey; openssl pkey -in ${files.key} -pubout`,
+    })
   return signerOf(key, certificate.raw)
+}
+
+/** Refuses a certificate whose signatures nobody would accept, with every reason. */
+export function requireUsable(from: string, certificate: Uint8Array, { epoch, roles = ['db'] }: SignerUse): void {
+  const problems = certificateProblems(certificate, roles, epoch)
+  if (problems.length > 0)
+    throw new Fault('usage', problems.map((problem) => `Cannot sign with ${from}: ${problem}`).join('\n'), {
+      hint: 'Make new keys in another folder: bisque keys generate --keys DIR',
+    })
 }
 
 /** A signer of a key held in memory. */
@@ -44,17 +50,6 @@ export function signerOf(key: KeyObject, certificate: Uint8Array): Signer {
       if (digest.length !== 32) throw new Error(`a SHA-256 digest has 32 bytes, not ${digest.length}`)
       return privateEncrypt({ key, padding: constants.RSA_PKCS1_PADDING }, digestInfo(digest))
     },
-  }
-}
-
-export async function loadCertificate(path: string): Promise<X509Certificate> {
-  const text = await readPem(path, { secret: false })
-  const count = text.split('-----BEGIN CERTIFICATE-----').length - 1
-  if (count !== 1) throw new Fault('format', `Cannot read certificate ${path}: it holds ${count} PEM certificates, expected one`)
-  try {
-    return readCertificate(text)
-  } catch (cause) {
-    throw new Fault('format', `Cannot read certificate ${path}: ${(cause as Error).message}`, { cause })
   }
 }
 
@@ -72,35 +67,7 @@ async function loadKey(path: string): Promise<KeyObject> {
     throw new Fault('format', `Cannot read key ${path}: it is not a PEM private key`)
   }
   const bits = key.asymmetricKeyDetails?.modulusLength ?? 0
-  if (key.asymmetricKeyType !== 'rsa' || bits < 2048)
-    throw new Fault(
-      'usage',
-      `Cannot sign with ${path}: it is a key of type ${key.asymmetricKeyType}${bits ? `, ${bits} bits` : ''}, firmware needs RSA of 2048 bits or more`,
-    )
+  if (key.asymmetricKeyType !== 'rsa' || bits < MIN_RSA_BITS)
+    throw new Fault('usage', `Cannot sign with ${path}: ${wrongKey(key.asymmetricKeyType, bits)}`)
   return key
 }
-
-async function readPem(path: string, options: { secret: boolean }): Promise<string> {
-  const kind = options.secret ? 'key' : 'certificate'
-  try {
-    await using file = await open(path, 'r')
-    const { mode, size } = await file.stat()
-    if (options.secret && (mode & 0o077) !== 0)
-      throw new Fault('host', `Cannot use key ${path}: others may read or write it (mode ${(mode & 0o777).toString(8)})`, {
-        hint: `chmod 600 ${path}`,
-      })
-    if (size > MAX_PEM_BYTES) throw new Fault('format', `Cannot read ${kind} ${path}: ${size} bytes are too many for a PEM file`)
-    return await readFile(file, 'utf8')
-  } catch (cause) {
-    if (cause instanceof Fault) throw cause
-    const { code } = cause as NodeJS.ErrnoException
-    if (code === 'ENOENT')
-      throw new Fault('missing', `Cannot read ${kind} ${path}: there is no such file`, {
-        hint: 'bisque keys generate --keys DIR',
-        cause,
-      })
-    throw new Fault('host', `Cannot read ${kind} ${path}: ${(cause as Error).message}`, { cause })
-  }
-}
-
-const day = (seconds: number) => new Date(seconds * 1000).toISOString().slice(0, 10)

@@ -16,7 +16,8 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { EPOCH, testKeys } from '../../test/keys.ts'
 import { Fault } from '../base/fault.ts'
-import { generateKeys, loadOwner, loadSigners, showKeys } from './keys.ts'
+import { generateKeys, loadOwner, showKeys } from './keys.ts'
+import { loadSigners } from './load.ts'
 import { KEY_ROLES } from './signer.ts'
 
 const { directory, signers } = await testKeys()

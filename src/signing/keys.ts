@@ -1,4 +1,4 @@
-/** The keys of an image: made once into a folder of PEM files, loaded as Signers, shown. */
+/** The keys of an image: made once into a folder of PEM files, and shown; load.ts makes Signers of them. */
 import { generateKeyPair, type KeyObject, randomBytes, randomUUID } from 'node:crypto'
 import { mkdtemp, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
@@ -6,8 +6,10 @@ import { promisify } from 'node:util'
 import { Fault } from '../base/fault.ts'
 import { attachCertificateSignature, prepareCertificate } from '../formats/x509.ts'
 import { makeFolder } from '../store/store.ts'
-import { loadCertificate, loadFileSigner, signerOf } from './file.ts'
-import { KEY_ROLES, type KeyRole, type Signer, type Signers } from './signer.ts'
+import { loadCertificate } from './certificate.ts'
+import { signerOf } from './file.ts'
+import { requireFolder } from './load.ts'
+import { KEY_ROLES, type KeyRole } from './signer.ts'
 
 // biome-ignore format: table
 const PURPOSES: Record<KeyRole, { title: string; purpose: string }> = {
@@ -58,22 +60,6 @@ export async function generateKeys(directory: string, plan: KeyPlan): Promise<Ke
     await rm(fresh, { recursive: true, force: true })
   }
   return showKeys(directory)
-}
-
-/** The signers of an image made at `epoch`. All that is wrong with them is reported at once. */
-export async function loadSigners(directory: string, options: { epoch: number }): Promise<Signers> {
-  await requireFolder(directory)
-  const results = await Promise.allSettled(KEY_ROLES.map((role) => loadFileSigner(filesOf(directory, role), options)))
-  const faults = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []))
-  const bug = faults.find((fault) => !(fault instanceof Fault))
-  if (bug) throw bug
-  const [first] = faults as Fault[]
-  if (first) {
-    const message = (faults as Fault[]).map((fault) => fault.message).join('\n')
-    throw new Fault(first.code, message, first.hint === undefined ? {} : { hint: first.hint })
-  }
-  const loaded = results.map((result) => (result as PromiseFulfilledResult<Signer>).value)
-  return Object.fromEntries(KEY_ROLES.map((role, i) => [role, loaded[i]!])) as unknown as Signers
 }
 
 /** The GUID under which these keys are entered into firmware. */
@@ -164,14 +150,6 @@ function checkPlan(directory: string, { commonName, now, years }: KeyPlan): void
   if (!Number.isInteger(now) || now < 0) problems.push(`the time ${now} is not in whole seconds since 1970`)
   if (!(years > 0 && years <= 100)) problems.push(`${years} years of validity are not between 0 and 100`)
   if (problems.length) throw new Fault('usage', `Cannot generate keys in ${directory}: ${problems.join('; ')}`)
-}
-
-async function requireFolder(directory: string): Promise<void> {
-  const found = await stat(directory).catch(() => undefined)
-  if (!found?.isDirectory())
-    throw new Fault('missing', `Cannot load keys: there is no folder ${directory}`, {
-      hint: `bisque keys generate --keys ${directory}`,
-    })
 }
 
 async function writeOnce(path: string, text: string, mode: number): Promise<void> {

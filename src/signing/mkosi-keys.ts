@@ -1,6 +1,7 @@
 /** The keys of an mkosi folder: a key and a certificate for each purpose, often one `mkosi.key` and `mkosi.crt` for all. */
 import { Fault } from '../base/fault.ts'
 import { loadFileSigner } from './file.ts'
+import { allOrFault } from './load.ts'
 import type { Signer, Signers } from './signer.ts'
 
 /** Paths as the settings of these names have them. */
@@ -41,16 +42,7 @@ export interface MkosiKeyOptions {
  */
 export async function loadMkosiSigners(keys: MkosiKeys, options: MkosiKeyOptions): Promise<MkosiSigners> {
   const loaded = new Map<string, Promise<Signer>>()
-  const results = await Promise.allSettled(PURPOSES.map((purpose) => loadPair(purpose, keys, options, loaded)))
-  const faults = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []))
-  const bug = faults.find((fault) => !(fault instanceof Fault))
-  if (bug) throw bug
-  const [first] = faults as Fault[]
-  if (first) {
-    const message = [...new Set((faults as Fault[]).map((fault) => fault.message))].join('\n')
-    throw new Fault(first.code, message, first.hint === undefined ? {} : { hint: first.hint })
-  }
-  const [db, verity, pcr] = results.map((result) => (result as PromiseFulfilledResult<Signer | undefined>).value)
+  const [db, verity, pcr] = await allOrFault(PURPOSES.map((purpose) => loadPair(purpose, keys, options, loaded)))
   return { ...(db ? { pk: db, kek: db, db } : {}), ...(verity ? { verity } : {}), ...(pcr ? { pcr } : {}) }
 }
 

@@ -1,0 +1,82 @@
+/**
+ * The signers of an image, each from what the folder of keys holds for its role: the key (`ROLE.key`), the address of where
+ * it is kept (`ROLE.signer`: `pkcs11:…` or `https://…`), or the certificate alone, for keys that sign elsewhere, later.
+ */
+import { existsSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Fault } from '../base/fault.ts'
+import { loadCertificate, readSmall } from './certificate.ts'
+import { loadFileSigner, requireUsable } from './file.ts'
+import { KEY_ROLES, type KeyRole, type Signer, type Signers } from './signer.ts'
+
+export interface LoadOptions {
+  /** The image's time, seconds since 1970: certificates must not have expired then. */
+  epoch: number
+  /** The caller's environment: for PKCS#11 modules, and for their PIN (`BISQUE_PIN`). */
+  environment?: Readonly<Record<string, string | undefined>>
+  /** Signs for the roles of which the folder holds the certificate alone. Without it, such a role is refused. */
+  offline?: (role: KeyRole, certificate: Uint8Array) => Signer
+}
+
+/** The signers of an image made at `epoch`. All that is wrong with them is reported at once. */
+export async function loadSigners(directory: string, options: LoadOptions): Promise<Signers> {
+  await requireFolder(directory)
+  const loaded = await allOrFault(KEY_ROLES.map((role) => loadSigner(directory, role, options)))
+  return Object.fromEntries(KEY_ROLES.map((role, i) => [role, loaded[i]!])) as unknown as Signers
+}
+
+/** The signer of one role. */
+export async function loadSigner(directory: string, role: KeyRole, options: LoadOptions): Promise<Signer> {
+  const [certificate, key, address] = ['crt', 'key', 'signer'].map((end) => join(directory, `${role}.${end}`)) as [
+    string,
+    string,
+    string,
+  ]
+  const use = { epoch: options.epoch, roles: [role] }
+  if (existsSync(key) && existsSync(address))
+    throw new Fault('usage', `Cannot load the ${role} key: both ${key} and ${address} are there, expected one of them`)
+  if (existsSync(key)) return loadFileSigner({ key, certificate }, use)
+  if (existsSync(address)) return await addressed(await addressIn(address), address)
+  if (!existsSync(certificate) || options.offline === undefined) return loadFileSigner({ key, certificate }, use)
+  const { raw } = await loadCertificate(certificate)
+  requireUsable(certificate, raw, use)
+  return options.offline(role, raw)
+}
+
+async function addressed(address: string, from: string): Promise<Signer> {
+  throw new Fault('usage', `Cannot sign with ${from}: "${address.split(':')[0]}" is no known kind of signer`)
+}
+
+/** The one line of a `.signer` file. */
+async function addressIn(path: string): Promise<string> {
+  const lines = (await readSmall(path, { secret: false, kind: 'signer' })).split('\n').map((line) => line.trim())
+  const [address, ...more] = lines.filter((line) => line !== '' && !line.startsWith('#'))
+  if (address === undefined || more.length > 0)
+    throw new Fault(
+      'format',
+      `Cannot read signer ${path}: expected one line, such as pkcs11:token=NAME;object=KEY or https://HOST/PATH`,
+    )
+  return address
+}
+
+/** What all of these come to, or one Fault that says what is wrong with each that failed. */
+export async function allOrFault<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(promises)
+  const faults = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []))
+  const bug = faults.find((fault) => !(fault instanceof Fault))
+  if (bug) throw bug
+  const [first] = faults as Fault[]
+  if (first === undefined) return results.map((result) => (result as PromiseFulfilledResult<T>).value)
+  const message = [...new Set((faults as Fault[]).map((fault) => fault.message))].join('\n')
+  const hint = (faults as Fault[]).find((fault) => fault.hint !== undefined)?.hint
+  throw new Fault(first.code, message, hint === undefined ? {} : { hint })
+}
+
+export async function requireFolder(directory: string): Promise<void> {
+  const found = await stat(directory).catch(() => undefined)
+  if (!found?.isDirectory())
+    throw new Fault('missing', `Cannot load keys: there is no folder ${directory}`, {
+      hint: `bisque keys generate --keys ${directory}`,
+    })
+}
