@@ -42,6 +42,14 @@ test('qemuCommand() never opens the image for writing', () => {
   assert.equal(nodes.find((node) => node['node-name'] === 'disk').backing, image['node-name'])
 })
 
+test('qemuCommand() has the image take the writes of a machine without an overlay', () => {
+  const { overlay: _, ...own } = machine
+  const nodes = valuesOf('-blockdev', qemuCommand(own)).map((node) => JSON.parse(node))
+  assert.equal(nodes.length, 1)
+  assert.equal(nodes[0].file.filename, '/run/image')
+  assert.notEqual(nodes[0]['read-only'], true)
+})
+
 test('qemuCommand() doubles commas, so that no value can add options', () => {
   assert.deepEqual(valuesOf('-smbios', qemuCommand(machine)), ['type=11,value=io.systemd.credential:a=b,,c', 'type=11,value=two'])
   const odd = qemuCommand({ ...machine, variables: '/a,readonly=on' })

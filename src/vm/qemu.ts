@@ -26,10 +26,10 @@ export interface Machine {
   memoryBytes: number
   /** Firmware that enforces Secure Boot once it has keys, or one that knows nothing of it. */
   secureBoot: boolean
-  /** The disk as it was baked; never written to. */
+  /** The disk as it was baked; never written to where there is an overlay. */
   image: string
-  /** A qcow2 file that takes all writes. */
-  overlay: string
+  /** A qcow2 file that takes all writes; without one, the image does. */
+  overlay?: string
   /** This machine's own copy of the firmware's variables. */
   variables: string
   /** Sockets someone listens on already; `tpm` is that of swtpm, absent for a machine without. */
@@ -79,10 +79,21 @@ export const swtpmCommand = (stateFolder: string, socket: string): string[] => [
 function disk({ image, overlay }: Machine): string[] {
   const cache = { direct: false, 'no-flush': true }
   const file = (filename: string) => ({ driver: 'file', filename, cache })
-  const nodes = [
-    { 'node-name': 'image', driver: 'raw', 'read-only': true, cache, file: { ...file(image), locking: 'off' } },
-    { 'node-name': 'disk', driver: 'qcow2', cache, file: file(overlay), backing: 'image', discard: 'unmap' },
-  ]
+  const nodes = overlay
+    ? [
+        { 'node-name': 'image', driver: 'raw', 'read-only': true, cache, file: { ...file(image), locking: 'off' } },
+        { 'node-name': 'disk', driver: 'qcow2', cache, file: file(overlay), backing: 'image', discard: 'unmap' },
+      ]
+    : // Whoever holds the disk may change it while the machine runs: QEMU must not lock it.
+      [
+        {
+          'node-name': 'disk',
+          driver: 'raw',
+          cache,
+          file: { ...file(image), locking: 'off', discard: 'unmap' },
+          discard: 'unmap',
+        },
+      ]
   const blockdevs = nodes.flatMap((node) => ['-blockdev', JSON.stringify(node)])
   return [...blockdevs, '-device', 'virtio-blk-pci,drive=disk,bootindex=1']
 }

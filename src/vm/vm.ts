@@ -1,13 +1,26 @@
 /**
  * A running virtual machine: its console, a shell inside it, and its end.
  *
- * The image is never written to. What the machine changes (disk, firmware variables, TPM) lies in a state folder, which is
+ * The image is never written to, unless it is said to be the machine's own disk. What the machine changes (disk, firmware variables, TPM) lies in a state folder, which is
  * temporary unless `keep` names one: then the next machine started with it goes on where this one stopped.
  * QEMU and swtpm run in sandboxes of the tools tree and die with this process, however it ends.
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { createReadStream, existsSync } from 'node:fs'
-import { access, chmod, constants, copyFile, mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import {
+  access,
+  chmod,
+  constants,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  open,
+  readFile,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -29,6 +42,8 @@ export interface VmOptions {
   toolsTree: string
   memoryBytes?: number
   cpus?: number
+  /** The image is the machine's own disk and takes what the guest writes, instead of an overlay in the state folder. */
+  writable?: boolean
   /** The disk the guest sees is at least this large, so that systemd-repart finds room. */
   diskBytes?: number
   /** KVM where it is there and can run the firmware, unless given. */
@@ -116,7 +131,7 @@ async function startWith(accelerator: Machine['accelerator'], options: VmOptions
       binds: [
         { source: sockets, target: SOCKETS, writable: true },
         { source: stateFolder, target: STATE, writable: true },
-        { source: image, target: IMAGE },
+        { source: image, target: IMAGE, ...(options.writable ? { writable: true } : {}) },
         ...(accelerator === 'kvm' ? [{ source: '/dev/kvm', target: '/dev/kvm', writable: true }] : []),
       ],
     }
@@ -221,6 +236,11 @@ async function prepareState(folder: string, image: string, options: VmOptions): 
     else await copyFile(template, variables)
     await chmod(variables, 0o600)
   }
+  if (options.writable) {
+    // Grown, never cut: systemd-repart finds room behind the last partition.
+    if (size < (options.diskBytes ?? 8 * GIB)) await truncate(image, options.diskBytes ?? 8 * GIB)
+    return
+  }
   if (options.keep) await bindToImage(folder, image)
   const overlay = join(folder, 'disk.qcow2')
   if (!existsSync(overlay)) {
@@ -289,7 +309,7 @@ function machineOf(accelerator: Machine['accelerator'], options: VmOptions, smbi
     cpus: options.cpus ?? 2,
     memoryBytes: options.memoryBytes ?? 2 * GIB,
     image: IMAGE,
-    overlay: join(STATE, 'disk.qcow2'),
+    ...(options.writable ? {} : { overlay: join(STATE, 'disk.qcow2') }),
     variables: join(STATE, 'variables.fd'),
     sockets: { qmp: join(SOCKETS, 'qmp'), console: join(SOCKETS, 'console'), shell: join(SOCKETS, 'shell'), ...tpm },
     smbios,
