@@ -16,14 +16,32 @@ export interface LoadOptions {
   /** The caller's environment: for PKCS#11 modules, and for their PIN (`BISQUE_PIN`). */
   environment?: Readonly<Record<string, string | undefined>>
   /** Signs for the roles of which the folder holds the certificate alone. Without it, such a role is refused. */
-  offline?: (role: KeyRole, certificate: Uint8Array) => Signer
+  offline?: (role: KeyRole, certificate: Uint8Array, successor?: true) => Signer
 }
+
+/** Folder of the keys that are to take over, for some of the roles; there while a rotation is open. */
+export const NEXT_FOLDER = 'next'
+/** What it is called while its keys are put into their places. */
+export const FINISHING_FOLDER = 'finishing'
 
 /** The signers of an image made at `epoch`. All that is wrong with them is reported at once. */
 export async function loadSigners(directory: string, options: LoadOptions): Promise<Signers> {
   await requireFolder(directory)
-  const loaded = await allOrFault(KEY_ROLES.map((role) => loadSigner(directory, role, options)))
+  if (existsSync(join(directory, FINISHING_FOLDER)))
+    throw new Fault('usage', `Cannot load keys of ${directory}: the end of a rotation was interrupted`, {
+      hint: `bisque keys rotate --finish --keys ${directory}`,
+    })
+  const loaded = await allOrFault(KEY_ROLES.map((role) => withSuccessor(directory, role, options)))
   return Object.fromEntries(KEY_ROLES.map((role, i) => [role, loaded[i]!])) as unknown as Signers
+}
+
+async function withSuccessor(directory: string, role: KeyRole, options: LoadOptions): Promise<Signer> {
+  const next = join(directory, NEXT_FOLDER)
+  if (!existsSync(join(next, `${role}.crt`))) return loadSigner(directory, role, options)
+  const { offline, ...rest } = options
+  const asSuccessor: LoadOptions = offline ? { ...rest, offline: (role, raw) => offline(role, raw, true) } : rest
+  const [signer, successor] = await allOrFault([loadSigner(directory, role, options), loadSigner(next, role, asSuccessor)])
+  return { ...signer!, successor: successor! }
 }
 
 /** The signer of one role. */
