@@ -61,7 +61,7 @@ export const readWithin =
 
 /** Both copies of the table agree and cover the file, partitions do not overlap, and what they are for is known. */
 export async function checkTable(disk: Disk, chain: Chain, links: Link[]): Promise<DiskPartition[] | undefined> {
-  return checkLink(links, 'partition table', ({ evidence, wrong }) => {
+  return checkLink(links, 'firmware', 'partition table', ({ evidence, wrong }) => {
     const gpt = decodeGpt(disk.read)
     const { sectorSize } = gpt
     const covered = gpt.sectors * sectorSize

@@ -27,11 +27,13 @@ export async function checkEnrolments(fat: Fat, read: ReadAt, trust: Trust, link
     const set = sets.get(match[1]!) ?? new Map<string, FatEntry>()
     sets.set(match[1]!, set.set(match[2]!, entry))
   }
-  if (sets.size === 0) await checkLink(links, 'enrolment', ({ evidence }) => evidence('no keys to enrol'))
+  if (sets.size === 0) await checkLink(links, 'firmware', 'enrolment', ({ evidence }) => evidence('no keys to enrol'))
   for (const [name, files] of [...sets].slice(0, MAX_SETS))
-    await checkLink(links, `enrolment ${name}`, (finding) => checkSet(files, read, trust, finding))
+    await checkLink(links, 'firmware', `enrolment ${name}`, (finding) => checkSet(files, read, trust, finding))
   if (sets.size > MAX_SETS)
-    await checkLink(links, 'enrolment', ({ wrong }) => wrong(`${sets.size} sets of keys are more than the ${MAX_SETS} checked`))
+    await checkLink(links, 'firmware', 'enrolment', ({ wrong }) =>
+      wrong(`${sets.size} sets of keys are more than the ${MAX_SETS} checked`),
+    )
 }
 
 interface Variable {

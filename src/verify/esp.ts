@@ -25,34 +25,40 @@ export async function checkEsp(disk: Disk, partitions: readonly DiskPartition[],
   const facts: EspFacts = { ukis: [] }
   const esp = partitions.find(({ designator }) => designator === 'esp')
   if (!esp) {
-    leaveUnchecked(links, 'ESP', 'there is none')
+    leaveUnchecked(links, 'firmware', 'ESP', 'there is none')
     return facts
   }
-  const found = await checkLink(links, 'ESP', (finding) => readBootPartition(readWithin(disk, esp), esp, finding))
+  const found = await checkLink(links, 'firmware', 'ESP', (finding) => readBootPartition(readWithin(disk, esp), esp, finding))
   if (!found) return facts
   const xbootldr = partitions.find(({ designator }) => designator === 'xbootldr')
   const beside =
     xbootldr &&
-    (await checkLink(links, 'XBOOTLDR', (finding) => readBootPartition(readWithin(disk, xbootldr), xbootldr, finding)))
+    (await checkLink(links, 'firmware', 'XBOOTLDR', (finding) =>
+      readBootPartition(readWithin(disk, xbootldr), xbootldr, finding),
+    ))
   const architecture = partitions.find(({ designator }) => designator === 'usr')?.architecture ?? 'x86-64'
   const digests = new Map<string, string>()
   for (const { entry, read } of [...found.programs, ...(beside?.programs ?? [])]) {
-    const program = await checkLink(links, `EFI program ${entry.path}`, (finding) =>
-      checkProgram(entry, read, architecture, trust, finding),
+    const program = await checkLink(
+      links,
+      isMeantAsUki(entry.path) ? 'UKI' : 'boot loader',
+      `EFI program ${entry.path}`,
+      (finding) => checkProgram(entry, read, architecture, trust, finding),
     )
     if (!program) continue
     if (found.fat.entries.includes(entry)) digests.set(entry.path.toUpperCase(), program.digest)
     if (!isUki(program.pe)) {
-      if (isMeantAsUki(entry.path)) leaveUnchecked(links, `UKI ${entry.path}`, 'it has no .linux section')
+      if (isMeantAsUki(entry.path)) leaveUnchecked(links, 'UKI', `UKI ${entry.path}`, 'it has no .linux section')
       continue
     }
     const uki = await checkUki(entry.path, program.bytes, program.pe, trust, links)
     if (uki) facts.ukis.push({ ...uki, digest: program.digest })
   }
   const { bootable, loader } = chainOf(trust)
-  if (bootable && !links.some(({ name }) => name.startsWith('UKI '))) leaveUnchecked(links, 'UKI', 'there is none on the ESP')
+  if (bootable && !links.some(({ name }) => name.startsWith('UKI ')))
+    leaveUnchecked(links, 'UKI', 'UKI', 'there is none on the ESP')
   if (loader && (bootable || digests.size > 0))
-    await checkLink(links, 'systemd-boot', (finding) => checkBootLoader(digests, architecture, finding))
+    await checkLink(links, 'boot loader', 'systemd-boot', (finding) => checkBootLoader(digests, architecture, finding))
   await checkEnrolments(found.fat, readWithin(disk, esp), trust, links)
   return facts
 }

@@ -10,7 +10,7 @@ import { Report } from '../base/report.ts'
 import { type Workers, withWorkers } from '../run/workers.ts'
 import { checkTable, type Disk, type DiskPartition, openDisk } from './disk.ts'
 import { checkEsp, type EspFacts } from './esp.ts'
-import { type Link, leaveUnchecked } from './link.ts'
+import { inBootOrder, type Link, leaveUnchecked, type Stage } from './link.ts'
 import { checkArtifacts, checkManifest } from './manifest.ts'
 import { chainOf, type Trust } from './trust.ts'
 import { checkUsr } from './usr.ts'
@@ -29,7 +29,7 @@ export async function checkImage(path: string, trust: Trust, report: Report = ne
     ])
     const links = [...chain.links, ...artifactLinks]
     if (manifest) await checkManifest(manifest, chain.esp, trust, links)
-    return links
+    return inBootOrder(links)
   })
 }
 
@@ -47,7 +47,8 @@ async function checkChain(disk: Disk, trust: Trust, workers: Workers): Promise<{
   const chain = chainOf(trust)
   const partitions = await checkTable(disk, chain, links)
   if (!partitions) {
-    for (const name of ['ESP', 'UKI', ...USR_LINKS]) leaveUnchecked(links, name, 'there is no sound partition table')
+    for (const name of ['ESP', 'UKI', ...USR_LINKS])
+      leaveUnchecked(links, STAGE_OF[name] ?? 'verity', name, 'there is no sound partition table')
     return { links, esp: { ukis: [] } }
   }
   const hasEsp = partitions.some(({ designator }) => designator === 'esp')
@@ -56,6 +57,7 @@ async function checkChain(disk: Disk, trust: Trust, workers: Workers): Promise<{
   return { links, esp }
 }
 
+const STAGE_OF: Record<string, Stage> = { ESP: 'firmware', UKI: 'UKI' }
 const USR_LINKS = ['usr partitions', 'hash tree', 'usr file system', 'root hash signature']
 
 /** Each tree that some UKI pins. An image has one; a disk in use may have two, and an empty place for the next. */
@@ -79,7 +81,7 @@ async function checkTrees(
       await checkUsr(disk, partitions, rootHash, [], trust, workers, links)
     }
   }
-  if (hashes.size === 0) for (const name of USR_LINKS) leaveUnchecked(links, name, 'no UKI names a root hash')
+  if (hashes.size === 0) for (const name of USR_LINKS) leaveUnchecked(links, 'verity', name, 'no UKI names a root hash')
 }
 
 const hashesOf = (partitions: readonly DiskPartition[], verity: string): string[] => {

@@ -1,7 +1,16 @@
 /** One link of the chain of trust, as it was found. */
 import { Fault } from '../base/fault.ts'
 
+/** What a link belongs to, in the order of the boot. */
+export const STAGES = [
+  ...(['firmware', 'boot loader', 'UKI', 'measured boot', 'verity'] as const),
+  ...(['policy', 'kernel', 'system', 'updates', 'artifacts'] as const),
+] as const
+
+export type Stage = (typeof STAGES)[number]
+
 export interface Link {
+  stage: Stage
   /** What was checked: `partition table`, `hash tree`, `EFI program EFI/BOOT/BOOTX64.EFI`… */
   name: string
   ok: boolean
@@ -9,12 +18,14 @@ export interface Link {
   evidence: string
   /** Everything that is wrong with it. */
   problem?: string
+  /** What mends it. */
+  hint?: string
 }
 
 /** What a check tells while it runs. */
 export interface Finding {
   evidence(text: string): void
-  wrong(problem: string): void
+  wrong(problem: string, hint?: string): void
 }
 
 /**
@@ -23,24 +34,46 @@ export interface Finding {
  */
 export async function checkLink<T>(
   links: Link[],
+  stage: Stage,
   name: string,
   body: (finding: Finding) => T | Promise<T>,
 ): Promise<T | undefined> {
   const evidence: string[] = []
   const problems: string[] = []
+  const hints = new Set<string>()
+  const wrong = (problem: string, hint?: string) => {
+    problems.push(problem)
+    if (hint !== undefined) hints.add(hint)
+  }
   let found: T | undefined
   try {
-    found = await body({ evidence: (text) => evidence.push(text), wrong: (problem) => problems.push(problem) })
+    found = await body({ evidence: (text) => evidence.push(text), wrong })
   } catch (error) {
     if (error instanceof Fault && (error.code === 'host' || error.code === 'missing')) throw error
-    problems.push(error instanceof Error ? error.message : String(error))
+    wrong(error instanceof Error ? error.message : String(error), error instanceof Fault ? error.hint : undefined)
   }
   const ok = problems.length === 0
-  links.push({ name, ok, evidence: evidence.join(', '), ...(ok ? {} : { problem: problems.join('; ') }) })
+  links.push({
+    ...{ stage, name, ok, evidence: evidence.join(', ') },
+    ...(ok ? {} : { problem: listed(problems) }),
+    ...(hints.size > 0 ? { hint: [...hints].slice(0, MAX_LISTED).join('; ') } : {}),
+  })
   return found
 }
 
+/** A hostile image may have any number of faults of one kind; people read the first of them. */
+const MAX_LISTED = 32
+
+const listed = (problems: readonly string[]): string =>
+  [...problems.slice(0, MAX_LISTED), ...(problems.length > MAX_LISTED ? [`and ${problems.length - MAX_LISTED} more`] : [])].join(
+    '; ',
+  )
+
 /** Notes a link that cannot be judged because of another one. What was not checked does not hold. */
-export function leaveUnchecked(links: Link[], name: string, why: string): void {
-  links.push({ name, ok: false, evidence: '', problem: `not checked: ${why}` })
+export function leaveUnchecked(links: Link[], stage: Stage, name: string, why: string): void {
+  links.push({ stage, name, ok: false, evidence: '', problem: `not checked: ${why}` })
 }
+
+/** In the order of the boot; within a stage as they were found. */
+export const inBootOrder = (links: readonly Link[]): Link[] =>
+  STAGES.flatMap((stage) => links.filter((link) => link.stage === stage))

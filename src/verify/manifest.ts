@@ -28,7 +28,7 @@ export async function checkArtifacts(
 ): Promise<Record<string, unknown> | undefined> {
   const path = manifestPathOf(image)
   if (!fileSize(path)) return undefined
-  return checkLink(links, 'artifacts', async ({ evidence, wrong }) => {
+  return checkLink(links, 'artifacts', 'artifacts', async ({ evidence, wrong }) => {
     const manifest = readManifest(path)
     const artifacts = artifactsOf(manifest)
     if (!artifacts.some(({ name }) => name === basename(image))) wrong(`the manifest does not name ${basename(image)}`)
@@ -63,7 +63,7 @@ export async function checkManifest(
   trust: Trust,
   links: Link[],
 ): Promise<void> {
-  await checkLink(links, 'manifest', ({ evidence, wrong }: Finding) => {
+  await checkLink(links, 'artifacts', 'manifest', ({ evidence, wrong }: Finding) => {
     const authenticode = asObject(manifest['authenticode'])['uki']
     const uki = esp.ukis.find(({ digest }) => digest === authenticode)
     if (!uki) {

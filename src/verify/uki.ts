@@ -52,13 +52,13 @@ export async function checkUki(
   links: Link[],
 ): Promise<UkiFacts | undefined> {
   const policies = `PCR policies of ${path}`
-  const read = await checkLink(links, `UKI ${path}`, (finding) => readSections(path, bytes, pe, chainOf(trust), finding))
+  const read = await checkLink(links, 'UKI', `UKI ${path}`, (finding) => readSections(path, bytes, pe, chainOf(trust), finding))
   if (!read) {
-    leaveUnchecked(links, policies, 'the sections of the UKI cannot be read')
+    leaveUnchecked(links, 'measured boot', policies, 'the sections of the UKI cannot be read')
     return undefined
   }
   const { facts, profiles } = read
-  const pcr11 = await checkLink(links, policies, (finding) =>
+  const pcr11 = await checkLink(links, 'measured boot', policies, (finding) =>
     checkPolicies(
       profiles,
       trust.pcr.map((one) => (one instanceof Uint8Array ? publicKeyOf(one) : one)),

@@ -43,20 +43,25 @@ export async function checkUsr(
 ): Promise<void> {
   const chain = chainOf(trust)
   const verity = chain.verity ?? 'usr'
-  const pair = await checkLink(links, `${verity} partitions`, (finding) => findPair(partitions, verity, rootHash, finding))
-  const dataBytes = pair && (await checkLink(links, 'verity superblock', (finding) => checkSuperblock(disk, pair, finding)))
+  const pair = await checkLink(links, 'verity', `${verity} partitions`, (finding) =>
+    findPair(partitions, verity, rootHash, finding),
+  )
+  const dataBytes =
+    pair && (await checkLink(links, 'verity', 'verity superblock', (finding) => checkSuperblock(disk, pair, finding)))
   if (!pair || dataBytes === undefined) {
-    leaveUnchecked(links, 'hash tree', 'the partitions of the root hash are not sound')
-    leaveUnchecked(links, `${verity} file system`, 'the partitions of the root hash are not sound')
+    leaveUnchecked(links, 'verity', 'hash tree', 'the partitions of the root hash are not sound')
+    leaveUnchecked(links, 'verity', `${verity} file system`, 'the partitions of the root hash are not sound')
   } else {
-    await checkLink(links, 'hash tree', (finding) => checkTree(disk, pair, rootHash, workers, finding))
+    await checkLink(links, 'verity', 'hash tree', (finding) => checkTree(disk, pair, rootHash, workers, finding))
     // Only what the tree covers: the kernel shows no more.
     const covered = { offset: pair.data.offset, sizeBytes: dataBytes }
-    await checkLink(links, `${verity} file system`, (finding) => checkFileSystem(disk, covered, verity, ukis, finding))
+    await checkLink(links, 'verity', `${verity} file system`, (finding) => checkFileSystem(disk, covered, verity, ukis, finding))
   }
   const signatures = partitions.filter(({ designator }) => designator === `${verity}-verity-sig`)
   if (!chain.signature && signatures.every((one) => isEmpty(readWithin(disk, one)(0, VERITY_BLOCK)))) return
-  await checkLink(links, 'root hash signature', (finding) => checkRootHashSignature(disk, signatures, rootHash, trust, finding))
+  await checkLink(links, 'verity', 'root hash signature', (finding) =>
+    checkRootHashSignature(disk, signatures, rootHash, trust, finding),
+  )
 }
 
 /** A place that is kept for a signature to come (`Verity=defer`). */
