@@ -36,6 +36,7 @@ import {
   wantsPolicies,
 } from './boot.ts'
 import type { Env } from './env.ts'
+import { requireSignatures } from './keys.ts'
 import type { OutputInput } from './output.ts'
 import { definitionsOf } from './partitions.ts'
 import { toolsTree } from './tools.ts'
@@ -67,6 +68,11 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const installed = settings.hermeticUsr ? withKernelConfigs(inPlace) : inPlace
   // Before /usr is filled: updates of the boot loader are taken from the signed program in there.
   const loader = await loaderFiles({ image, signing, system: installed, epoch })
+  // What else a hermetic /usr signs follows from what was signed until here.
+  if (isLast(image) && settings.hermeticUsr) {
+    await input.initrds() // with signatures of its own
+    requireSignatures(signing)
+  }
   const system = withFiles(installed, loader)
   const root = settings.hermeticUsr ? await usrLayout(system, hermetic(settings, epoch)) : clampTimes(system, epoch)
   const osRelease = await osReleaseOf(root)
@@ -112,6 +118,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
     },
     report,
   )
+  if (isLast(image)) requireSignatures(signing)
   const bootTree = settings.hermeticUsr ? treeOf(boot.files, madeDirectory(epoch)) : withFiles(root, boot.files)
   const filledBoot = await report.step('Write ESP', (report) =>
     fillPartitions(definitions, bootTree, { ...options, only: holdsBootFiles }, report),
@@ -121,6 +128,9 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   const sources = plan.partitions.map(({ definition }) => contentsOf(contents)(definition)?.source)
   return { plan, sources, boot, modules: own.modules, initrds, rootHash, osRelease, chain: chainOf(settings, filled, boot) }
 }
+
+/** The image that no other is made from. */
+const isLast = ({ name }: ImageRecipe): boolean => name === 'main'
 
 /** Who asks for a signature in so many words is not given an image without one. */
 function checkSigned({ settings, origins }: ImageRecipe, definitions: readonly Definition[]): void {

@@ -11,7 +11,7 @@ import { madeFile } from '../tree/content.ts'
 import type { Content, Tree } from '../tree/tree.ts'
 import { filesLeft, type NamedInitrd } from './boot.ts'
 import type { Env } from './env.ts'
-import type { Signing } from './keys.ts'
+import { requireSignatures, type Signing, signingFor } from './keys.ts'
 import { buildPackagesOf, type LockedPackages, packagesOf } from './locked.ts'
 import { imagesUpTo, type OnlyScript } from './one-script.ts'
 import { type MadeImage, makeOutput, type OutputFile } from './output.ts'
@@ -60,7 +60,12 @@ export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImag
     }
     const finish = async (system: System, report: Report) => {
       const initrds = () => initrdsOf(image, system, startInitrd)
-      const output = await makeOutput({ ...input, image, system, initrds }, { ...env, report })
+      const own = { ...input, signing: signingFor(input.signing, image.name), image, system, initrds }
+      const output = await makeOutput(own, { ...env, report })
+      if (image === recipe) {
+        await initrdReady
+        requireSignatures(input.signing)
+      }
       await runOutside('postoutput', outside(image, input), report)
       made.push(await withFilesOfScripts(output, made, input.output))
     }

@@ -7,6 +7,7 @@ import type { Recipe } from '../recipe/recipe.ts'
 import { generateKeys, loadOwner } from '../signing/keys.ts'
 import { loadSigners } from '../signing/load.ts'
 import { loadMkosiSigners, MKOSI_OWNER, type MkosiKeyOptions, type MkosiKeys } from '../signing/mkosi-keys.ts'
+import { type OfflineSigners, SignaturesMissing } from '../signing/offline.ts'
 import { KEY_ROLES, type Signers } from '../signing/signer.ts'
 import type { Trust } from '../verify/image.ts'
 import type { Env } from './env.ts'
@@ -19,16 +20,21 @@ export interface Signing {
   signers: Signers
   /** GUID under which the certificates are entered into firmware. */
   owner: string
+  /** Signs for the roles whose keys are not here; nothing that was made while it lacked a signature may be kept. */
+  offline?: OfflineSigners | undefined
 }
 
-export async function keysFor(recipe: Recipe, given: string | undefined, env: Env): Promise<Signing> {
+/** The keys of a build. With `offline`, a certificate is enough; without it, and without keys, new ones are made. */
+export async function keysFor(recipe: Recipe, given: string | undefined, env: Env, offline?: OfflineSigners): Promise<Signing> {
   const now = Math.floor(env.now.getTime() / 1000)
   const named = given === undefined ? keysNamedBy(recipe) : {}
   if (Object.values(named).some((path) => path !== undefined)) return loadNamed(recipe, named, now)
   const directory = given ?? join(recipe.directory, 'keys')
   if (!existsSync(directory)) {
-    if (given !== undefined) {
-      throw new Fault('missing', `Cannot sign: there are no keys in ${given}`, { hint: `bisque keys generate --keys ${given}` })
+    if (given !== undefined || offline !== undefined) {
+      throw new Fault('missing', `Cannot sign: there are no keys in ${directory}`, {
+        hint: `bisque keys generate --keys ${directory}`,
+      })
     }
     await env.report.step('Generate keys', async (report) => {
       await generateKeys(directory, { commonName: recipe.settings.imageId ?? 'image', now, years: 10 })
@@ -38,9 +44,22 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
   return {
     secrets: [directory],
     verityCertificate: join(directory, 'verity.crt'),
-    signers: await loadSigners(directory, { epoch: now }),
+    signers: await loadSigners(directory, {
+      epoch: now,
+      ...(offline ? { offline: (role, certificate) => offline.signer(certificate, { role }) } : {}),
+    }),
     owner: await loadOwner(directory),
+    offline,
   }
+}
+
+/** The same signing, for one image of the recipe. */
+export const signingFor = (signing: Signing, image: string): Signing =>
+  signing.offline === undefined ? signing : { ...signing, signers: signing.offline.within(signing.signers, image) }
+
+/** Ends a build once it has asked for every signature that it can ask for now, if it did not get all of them. */
+export function requireSignatures({ offline }: Signing): void {
+  if (offline !== undefined && offline.missing().length > 0) throw new SignaturesMissing()
 }
 
 /** The settings of mkosi that name keys: mkosi.key and mkosi.crt stand for all of them. */
