@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { type Sha256, sha256 } from '../base/digest.ts'
 import type { Report } from '../base/report.ts'
 import { formatManifest, type Manifest, type ManifestArtifact, type ManifestPackage } from '../image/manifest.ts'
+import type { PcrPredictions } from '../image/measured.ts'
 import { formatChecksums } from '../image/output/checksums.ts'
 import { besideNames } from '../image/output/names.ts'
 import { formatLock, type Lock } from '../packages/lock.ts'
@@ -15,6 +16,7 @@ import { KEY_ROLES } from '../signing/signer.ts'
 import { groupOf } from './groups.ts'
 import type { Signing } from './keys.ts'
 import { type MadeImage, nameOf, type OutputFile } from './output.ts'
+import { predictionsOf } from './predictions.ts'
 import { recipeDigest } from './recipe-digest.ts'
 
 export interface ArtifactsInput {
@@ -50,7 +52,8 @@ export async function writeArtifacts(input: ArtifactsInput, report: Report): Pro
   if (recipe.settings.checksum) artifacts.push(await writeChecksums(recipe, artifacts, output))
   for (const { name, sizeBytes, sha256 } of artifacts) report.tell({ type: 'artifact', name, size: sizeBytes, digest: sha256 })
   const folders = images.flatMap((image) => image.folders)
-  const manifest = { ...manifestOf(input, main, artifacts), ...(folders.length > 0 ? { folders } : {}) }
+  const pcrs = main.disk && (await predictionsOf(main.disk.boot))
+  const manifest = { ...manifestOf(input, main, artifacts, pcrs), ...(folders.length > 0 ? { folders } : {}) }
   const manifestName = `${recipe.settings.output}.manifest.json`
   await writeFile(join(output, manifestName), formatManifest(manifest))
   const image = join(output, nameOf(main.image))
@@ -89,6 +92,7 @@ function manifestOf(
   { recipe, lock, signing, epoch, images }: ArtifactsInput,
   { disk }: MadeImage,
   artifacts: ManifestArtifact[],
+  pcrs: PcrPredictions | undefined,
 ): Manifest {
   const { settings } = recipe
   const packages = (all: readonly Package[]) =>
@@ -117,7 +121,7 @@ function manifestOf(
     ...(kernel ? { kernel: kernel.version, commandLine: kernel.commandLine } : {}),
     ...(disk?.rootHash ? { rootHash: disk.rootHash.value } : {}),
     ...(kernel?.uki ? { pcr11: kernel.uki.pcr11, authenticode: { uki: kernel.uki.authenticodeSha256 } } : {}),
-    ...(kernel?.uki && kernel.uki.profiles.length > 0 ? { profiles: kernel.uki.profiles } : {}),
+    ...(pcrs ? { pcrs } : {}),
     certificates,
     artifacts,
   }

@@ -3,6 +3,7 @@
  * artifact, the root hash, and what the TPM's PCR 11 will be in each phase of the boot.
  */
 import type { Sha256 } from '../base/digest.ts'
+import type { PcrPredictions } from './measured.ts'
 import type { PcrTable } from './uki.ts'
 
 export interface ManifestPackage {
@@ -61,8 +62,8 @@ export interface Manifest {
   rootHash?: Sha256
   /** PCR 11 by phase path and bank, when the UKI's default profile is booted. */
   pcr11?: PcrTable
-  /** The same for every profile of a UKI that has some. */
-  profiles?: { id: string; pcr11: PcrTable }[]
+  /** What the TPM will hold: PCRs 4, 7, 9, 11 and 12, by state of the firmware and profile of the UKI. */
+  pcrs?: PcrPredictions
   /** What firmware measures into PCR 4. */
   authenticode?: { uki: Sha256 }
   /** SHA-256 of each certificate's DER. */
