@@ -84,6 +84,28 @@ export function elfSection(file: Uint8Array, name: string): Uint8Array | undefin
   return undefined
 }
 
+/** How often the code of a 64-bit object file refers to a symbol of that name: calls of a function, mostly. */
+export function elfReferences(file: Uint8Array, symbol: string): number {
+  if (identity.decode(file).width !== 2) throw new Fault('format', 'Cannot read ELF relocations: expected 64 bits')
+  const [symbols, names, text] = ['.symtab', '.strtab', '.rela.text'].map((name) => elfSection(file, name))
+  if (!symbols || !names || !text) return 0
+  const wanted = Buffer.from(`${symbol}\0`)
+  const numbers = new Set<number>()
+  for (let at = 0; at + SYMBOL <= symbols.length; at += SYMBOL) {
+    const name = u32le.read(viewOf(symbols), at)
+    if (wanted.equals(names.subarray(name, name + wanted.length))) numbers.add(at / SYMBOL)
+  }
+  let found = 0
+  for (let at = 0; at + RELOCATION <= text.length; at += RELOCATION) if (numbers.has(u32le.read(viewOf(text), at + 12))) found++
+  return found
+}
+
+/** Bytes of an entry of `.symtab`, and of `.rela.*`, whose symbol is the upper half of its second word. */
+const SYMBOL = 24
+const RELOCATION = 24
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+
 function sectionAt(table: (typeof WIDTHS)[1 | 2]['section'], file: Uint8Array, offset: number) {
   const s = (table as Struct<any>).decode(file, offset) as { name: number; type: number; offset: number; size: number }
   const content = s.type === NO_BITS ? new Uint8Array(0) : file.subarray(s.offset, s.offset + s.size)

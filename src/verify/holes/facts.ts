@@ -1,0 +1,44 @@
+/** What the checks of a system's holes are given. */
+import type { Files } from './files.ts'
+import type { Kernel } from './kernel.ts'
+
+export interface SystemFacts {
+  /** /usr, or the whole root; undefined where it cannot be read. */
+  files: Files | undefined
+  /** Of the UKIs. */
+  initrds: readonly Files[]
+  /** What may be booted. */
+  profiles: readonly BootProfile[]
+  /** Kernels of the UKIs. */
+  kernels: readonly Kernel[]
+  /** DER of the certificates the chain ends in: db and verity. */
+  trusted: readonly Uint8Array[]
+  /** Root hashes are signed. */
+  signed: boolean
+  /** Firmware starts nothing unsigned. */
+  secureBoot: boolean
+  /** There is an IPE policy for the kernel to enforce. */
+  ipe: boolean
+}
+
+export interface BootProfile {
+  /** `EFI/Linux/a.efi`, with `profile ID` behind it where there are several. */
+  name: string
+  commandLine: string
+}
+
+/** Words of a command line as the kernel takes them apart: quotes keep spaces. */
+export const wordsOf = (commandLine: string): string[] =>
+  (commandLine.match(/(?:[^\s"]|"[^"]*")+/g) ?? []).map((word) => word.replaceAll('"', ''))
+
+/** The value of `KEY=`: the last counts. Where the word stands alone, it is ``. */
+export function argumentOf(words: readonly string[], key: string): string | undefined {
+  const found = words.findLast((word) => word === key || word.startsWith(`${key}=`))
+  return found?.slice(key.length + 1)
+}
+
+/** All files of an image: of the system first. */
+export const allFiles = ({ files, initrds }: SystemFacts): Files[] => [...(files ? [files] : []), ...initrds]
+
+/** `true` for what systemd takes for yes; a word without a value is one. */
+export const isYes = (value: string | undefined): boolean => value !== undefined && /^(?:|1|y|yes|t|true|on)$/i.test(value)
