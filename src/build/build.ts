@@ -10,14 +10,15 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
-import { snapshotsOf } from '../packages/lock.ts'
+import { type Lock, snapshotsOf } from '../packages/lock.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import type { Settings } from '../recipe/schema.ts'
+import type { OfflineSigners } from '../signing/offline.ts'
 import { type Artifacts, putInPlace, writeArtifacts } from './artifacts.ts'
 import type { Env } from './env.ts'
 import { makeImages } from './images.ts'
 import { refuseKernelless } from './kernelless.ts'
-import { keysFor } from './keys.ts'
+import { keysFor, type Signing } from './keys.ts'
 import { fetchLocked, lockFor } from './locked.ts'
 import { type OnlyScript, ScriptRan } from './one-script.ts'
 import { type MadeImage, nameOf, verifyDisks } from './output.ts'
@@ -52,8 +53,12 @@ export interface Built {
 }
 
 export async function build(recipe: Recipe, options: BuildOptions, env: Env): Promise<Built> {
+  return bake(await gather(await beginBuild(recipe, options, env), options, env), options, env)
+}
+
+/** Makes all images out of their ingredients, and puts them in place. */
+export async function bake(ingredients: Ingredients, options: BuildOptions, env: Env): Promise<Built> {
   const { report } = env
-  const ingredients = await gather(recipe, options, env)
   const scratch = scratchIn(env)
   const results: Place = { parent: options.output, what: 'artifacts', option: '--output DIR' }
   return withWorkFolder(results, (output) =>
@@ -74,7 +79,7 @@ export async function build(recipe: Recipe, options: BuildOptions, env: Env): Pr
 
 /** Makes what one script needs, runs it, and answers with its exit status. All that was made is gone afterwards. */
 export async function buildUpTo(only: OnlyScript, recipe: Recipe, options: BuildOptions, env: Env): Promise<number> {
-  const ingredients = await gather(recipe, options, env)
+  const ingredients = await gather(await beginBuild(recipe, options, env), options, env)
   const scratch = scratchIn(env)
   return withWorkFolder(scratch, async (work) => {
     const output = join(work, 'output')
@@ -91,18 +96,33 @@ export async function buildUpTo(only: OnlyScript, recipe: Recipe, options: Build
 
 const scratchIn = ({ cache }: Env): Place => ({ parent: `${cache}/work`, what: 'the build', option: '--cache DIR' })
 
+/** What decides about every byte of a build, and takes no time to know. */
+export interface Begun {
+  recipe: Recipe
+  signing: Signing
+  lock: Lock
+  epoch: number
+}
+
+export async function beginBuild(recipe: Recipe, { keys }: BuildOptions, env: Env, offline?: OfflineSigners): Promise<Begun> {
+  const signing = await keysFor(recipe, keys, env, offline)
+  const lock = await lockFor(recipe, env)
+  return { recipe, signing, lock, epoch: epochIn(recipe, lock) }
+}
+
+export type Ingredients = Awaited<ReturnType<typeof gather>>
+
 /** Keys, packages and tools: what a build starts from. */
-async function gather(recipe: Recipe, options: BuildOptions, env: Env) {
-  const signing = await keysFor(recipe, options.keys, env)
-  const locked = await lockFor(recipe, env)
+export async function gather({ recipe, signing, lock: locked }: Begun, options: BuildOptions, env: Env) {
   refuseKernelless(recipe, locked)
   const { lock, packages } = await fetchLocked(recipe, locked, options, env)
   const tools = [recipe, ...recipe.subimages].some(needsScriptTools)
     ? await toolsTree('scripts', env, packages.get('tools'))
     : undefined
-  const epoch = recipe.settings.sourceDateEpoch ?? epochOf([...snapshotsOf(lock).values()])
-  return { recipe, signing, lock, packages, tools, epoch, command: options.command }
+  return { recipe, signing, lock, packages, tools, epoch: epochIn(recipe, lock), command: options.command }
 }
+
+const epochIn = ({ settings }: Recipe, lock: Lock): number => settings.sourceDateEpoch ?? epochOf([...snapshotsOf(lock).values()])
 
 function builtOf({ manifest, manifestName, usedBytes }: Artifacts, images: readonly MadeImage[], output: string): Built {
   const main = images.at(-1)!

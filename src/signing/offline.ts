@@ -66,6 +66,8 @@ export interface SignerPlace {
 /** Signers without keys. */
 export interface OfflineSigners {
   signer(certificate: Uint8Array, place: SignerPlace): Signer
+  /** Certificates of these signers, by their digest. */
+  certificates(): Map<Sha256, Uint8Array>
   /** The same signers, which know the image they sign for. Others among them stay as they are. */
   within(signers: Signers, image: string): Signers
   /** Everything asked for until now. */
@@ -77,6 +79,7 @@ export interface OfflineSigners {
 /** Answers with the signatures there are, each of which `signDigest()` checks once more. */
 export function offlineSigners(signatures: ReadonlyMap<AskedKey, Uint8Array>): OfflineSigners {
   const all: Asked[] = []
+  const certificates = new Map<Sha256, Uint8Array>()
   const places = new WeakMap<Signer, SignerPlace>()
   const signer = (certificate: Uint8Array, place: SignerPlace, successor?: Signer): Signer => {
     const made: Signer = {
@@ -90,6 +93,7 @@ export function offlineSigners(signatures: ReadonlyMap<AskedKey, Uint8Array>): O
       },
     }
     places.set(made, place)
+    certificates.set(sha256(certificate), certificate)
     return made
   }
   const inside = (one: Signer, image: string): Signer => {
@@ -100,6 +104,7 @@ export function offlineSigners(signatures: ReadonlyMap<AskedKey, Uint8Array>): O
   }
   return {
     signer,
+    certificates: () => new Map(certificates),
     within: (signers, image) =>
       Object.fromEntries(KEY_ROLES.map((role) => [role, inside(signers[role], image)])) as unknown as Signers,
     asked: () => [...all],
