@@ -46,7 +46,11 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
     verityCertificate: join(directory, 'verity.crt'),
     signers: await loadSigners(directory, {
       epoch: now,
-      ...(offline ? { offline: (role, certificate) => offline.signer(certificate, { role }) } : {}),
+      ...(offline
+        ? {
+            offline: (role, certificate, successor) => offline.signer(certificate, { role, ...(successor ? { successor } : {}) }),
+          }
+        : {}),
     }),
     owner: await loadOwner(directory),
     offline,

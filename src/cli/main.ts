@@ -79,7 +79,7 @@ async function runInterruptibly(command: Command, report: Report, terminal: Term
 }
 
 /** Verbs that write files with other owners: they run in a namespace of their own, where they may. */
-const OWNS_FILES: ReadonlySet<string> = new Set(['build', 'clean'])
+const OWNS_FILES: ReadonlySet<string> = new Set(['build', 'clean', 'sign prepare', 'sign attach'])
 
 /** Runs this very command line in the namespace of a build. */
 async function startAgain(): Promise<number> {

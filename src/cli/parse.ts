@@ -17,10 +17,11 @@ import * as doctor from './verbs/doctor.ts'
 import * as init from './verbs/init.ts'
 import * as keys from './verbs/keys.ts'
 import * as lock from './verbs/lock.ts'
+import * as sign from './verbs/sign.ts'
 import * as summary from './verbs/summary.ts'
 import * as vm from './verbs/vm.ts'
 
-const verbs = { init, summary, lock, build, bump, clean, vm, keys, cache, doctor }
+const verbs = { init, summary, lock, build, bump, clean, vm, keys, sign, cache, doctor }
 
 const globals = object('Global options', {
   json: withDefault(
@@ -37,7 +38,7 @@ const parser = merge(
   globals,
   or(
     ...[init.parser, summary.parser, lock.parser, build.parser, bump.parser, clean.parser],
-    ...[vm.parser, keys.parser, cache.parser, doctor.parser],
+    ...[vm.parser, keys.parser, sign.parser, cache.parser, doctor.parser],
   ),
 )
 

@@ -80,7 +80,8 @@ export interface OfflineSigners {
 export function offlineSigners(signatures: ReadonlyMap<AskedKey, Uint8Array>): OfflineSigners {
   const all: Asked[] = []
   const certificates = new Map<Sha256, Uint8Array>()
-  const places = new WeakMap<Signer, SignerPlace>()
+  // By their function: who gives a signer a successor makes it anew around that.
+  const places = new WeakMap<Signer['sign'], SignerPlace>()
   const signer = (certificate: Uint8Array, place: SignerPlace, successor?: Signer): Signer => {
     const made: Signer = {
       certificate,
@@ -92,12 +93,12 @@ export function offlineSigners(signatures: ReadonlyMap<AskedKey, Uint8Array>): O
         return signatures.get(keyOf(one)) ?? placeholderFor(certificate)
       },
     }
-    places.set(made, place)
+    places.set(made.sign, place)
     certificates.set(sha256(certificate), certificate)
     return made
   }
   const inside = (one: Signer, image: string): Signer => {
-    const place = places.get(one)
+    const place = places.get(one.sign)
     const successor = one.successor && inside(one.successor, image)
     if (place) return signer(one.certificate, { ...place, image }, successor)
     return successor ? { certificate: one.certificate, sign: (...what) => one.sign(...what), successor } : one

@@ -74,7 +74,7 @@ export const run: Run<BuildVerbOptions> = async (options, session) => {
   tellNotes(recipe, options, session)
   const { build } = await import('../../build/build.ts')
   const built = await build(recipe, buildOptions(recipe, options), await openEnv(session, options))
-  return { result: { ...built }, text: textOf(built) }
+  return { result: { ...built }, text: builtText(built) }
 }
 
 const buildOptions = (recipe: Recipe, options: BuildVerbOptions) => ({
@@ -109,7 +109,7 @@ function tellNotes({ notes }: Recipe, { recipe }: BuildVerbOptions, { report }: 
 const IDLE = /^.+: \w+ is without effect: /
 
 /** What a person reads at the end: what is true of every format, and of this one. */
-function textOf(built: Built): string {
+export function builtText(built: Built): string {
   const image = shownPath(built.image)
   const isFolder = built.format === 'directory' || built.format === 'oci'
   const isDisk = built.format === 'disk' || built.format === 'esp'
