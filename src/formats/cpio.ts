@@ -13,6 +13,8 @@ const MAGIC = '070701'
 const MAGIC_WITH_SUMS = '070702'
 const HEADER = 110
 const TRAILER = 'TRAILER!!!'
+export const CPIO_HEADER = HEADER
+export const CPIO_TRAILER = TRAILER
 /** PATH_MAX: the kernel skips entries with longer names. */
 const MAX_NAME = 4096
 const MAX_ENTRIES = 1 << 20
@@ -135,20 +137,30 @@ function decodeArchive(bytes: Uint8Array, start: number, members: CpioMember[]):
   }
 }
 
-function decodeMember(bytes: Uint8Array, at: number): { member: CpioMember; end: number } {
+/** The fields of a header of 110 bytes that lies `at`. */
+export function decodeCpioHeader(
+  bytes: Uint8Array,
+  at: number,
+): { entry: Omit<CpioEntry, 'name'>; nameSize: number; check: number; hasSum: boolean } {
   const refuse = (why: string) => new Fault('format', `Cannot read cpio entry at offset ${at}: ${why}`)
-  const take = (from: number, size: number) => {
-    if (from + size > bytes.length) throw refuse(`need ${from + size - at} bytes, have ${bytes.length - at}`)
-    return bytes.subarray(from, from + size)
-  }
-  const header = Buffer.from(take(at, HEADER)).toString('latin1')
-  if (!isCpio(bytes, at)) throw refuse(`expected ${MAGIC}, got ${JSON.stringify(header.slice(0, 6))}`)
+  const header = Buffer.from(bytes).toString('latin1')
+  if (!isCpio(bytes)) throw refuse(`expected ${MAGIC}, got ${JSON.stringify(header.slice(0, 6))}`)
   if (!/^[0-9a-fA-F]+$/.test(header)) throw refuse('the header has characters other than hexadecimal digits')
   const fields = Object.fromEntries(
     FIELDS.map((field, i) => [field, Number.parseInt(header.slice(6 + i * 8, 14 + i * 8), 16)]),
   ) as Record<(typeof FIELDS)[number], number>
   const { nameSize, check, devMajor, devMinor, ...entry } = fields
   if (nameSize < 2 || nameSize > MAX_NAME) throw refuse(`the name has ${nameSize} bytes, expected 2 to ${MAX_NAME}`)
+  return { entry, nameSize, check, hasSum: header.startsWith(MAGIC_WITH_SUMS) }
+}
+
+function decodeMember(bytes: Uint8Array, at: number): { member: CpioMember; end: number } {
+  const refuse = (why: string) => new Fault('format', `Cannot read cpio entry at offset ${at}: ${why}`)
+  const take = (from: number, size: number) => {
+    if (from + size > bytes.length) throw refuse(`need ${from + size - at} bytes, have ${bytes.length - at}`)
+    return bytes.subarray(from, from + size)
+  }
+  const { entry, nameSize, check, hasSum } = decodeCpioHeader(take(at, HEADER), at)
   const name = Buffer.from(take(at + HEADER, nameSize))
   if (name.indexOf(0) !== nameSize - 1) throw refuse('the name does not end at its 0')
   const text = name.toString('utf8', 0, nameSize - 1)
@@ -158,7 +170,7 @@ function decodeMember(bytes: Uint8Array, at: number): { member: CpioMember; end:
   const end = start + padded(entry.sizeBytes)
   if (take(start + entry.sizeBytes, end - start - entry.sizeBytes).some((byte) => byte !== 0))
     throw refuse('its padding is not zero')
-  if (header.startsWith(MAGIC_WITH_SUMS) && (entry.mode & S_IFMT) === FILE_TYPE.file) {
+  if (hasSum && (entry.mode & S_IFMT) === FILE_TYPE.file) {
     const sum = content.reduce((n, byte) => (n + byte) >>> 0, 0)
     if (sum !== check) throw refuse(`the sum of ${text} is ${check}, computed ${sum}`)
   }
