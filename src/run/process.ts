@@ -60,6 +60,8 @@ export interface Running {
   readonly ended: Promise<number>
   /** Asks the program to end, insists after `graceMs`, and waits until it has ended. */
   kill(graceMs?: number): Promise<number>
+  /** No longer keeps this process from ending; the program then ends with it. */
+  release(): void
 }
 
 /** Runs a program to its end. Anything but exit code 0 is a Fault with the last lines it printed. */
@@ -176,7 +178,14 @@ export function start(argv: readonly string[], options: StartOptions = {}): Runn
     stdout: stdout?.read ?? Readable.from([]),
     stderr: stderr?.read ?? Readable.from([]),
     ended,
-    kill: (graceMs = 5000) => end(child, ended, graceMs),
+    kill(graceMs = 5000) {
+      child.ref()
+      return end(child, ended, graceMs)
+    },
+    release() {
+      child.unref()
+      for (const stream of [child.stdin, stdout?.read, stderr?.read]) if (stream instanceof Socket) stream.unref()
+    },
   }
 }
 

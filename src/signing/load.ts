@@ -8,6 +8,8 @@ import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { loadCertificate, readSmall } from './certificate.ts'
 import { loadFileSigner, requireUsable } from './file.ts'
+import { loadPkcs11Signer, openTokens, type Tokens } from './pkcs11.ts'
+import { isPkcs11Uri } from './pkcs11-uri.ts'
 import { KEY_ROLES, type KeyRole, type Signer, type Signers } from './signer.ts'
 
 export interface LoadOptions {
@@ -15,6 +17,8 @@ export interface LoadOptions {
   epoch: number
   /** The caller's environment: for PKCS#11 modules, and for their PIN (`BISQUE_PIN`). */
   environment?: Readonly<Record<string, string | undefined>>
+  /** Tokens that are open already. */
+  tokens?: Tokens
   /** Signs for the roles of which the folder holds the certificate alone. Without it, such a role is refused. */
   offline?: (role: KeyRole, certificate: Uint8Array, successor?: true) => Signer
 }
@@ -31,8 +35,14 @@ export async function loadSigners(directory: string, options: LoadOptions): Prom
     throw new Fault('usage', `Cannot load keys of ${directory}: the end of a rotation was interrupted`, {
       hint: `bisque keys rotate --finish --keys ${directory}`,
     })
-  const loaded = await allOrFault(KEY_ROLES.map((role) => withSuccessor(directory, role, options)))
-  return Object.fromEntries(KEY_ROLES.map((role, i) => [role, loaded[i]!])) as unknown as Signers
+  const tokens = options.tokens ?? openTokens(options.environment)
+  try {
+    const loaded = await allOrFault(KEY_ROLES.map((role) => withSuccessor(directory, role, { ...options, tokens })))
+    return Object.fromEntries(KEY_ROLES.map((role, i) => [role, loaded[i]!])) as unknown as Signers
+  } catch (error) {
+    if (!options.tokens) await tokens.close()
+    throw error
+  }
 }
 
 async function withSuccessor(directory: string, role: KeyRole, options: LoadOptions): Promise<Signer> {
@@ -46,24 +56,30 @@ async function withSuccessor(directory: string, role: KeyRole, options: LoadOpti
 
 /** The signer of one role. */
 export async function loadSigner(directory: string, role: KeyRole, options: LoadOptions): Promise<Signer> {
-  const [certificate, key, address] = ['crt', 'key', 'signer'].map((end) => join(directory, `${role}.${end}`)) as [
-    string,
-    string,
-    string,
-  ]
+  const file = (end: string) => join(directory, `${role}.${end}`)
+  const [certificate, key, address] = [file('crt'), file('key'), file('signer')]
   const use = { epoch: options.epoch, roles: [role] }
   if (existsSync(key) && existsSync(address))
     throw new Fault('usage', `Cannot load the ${role} key: both ${key} and ${address} are there, expected one of them`)
   if (existsSync(key)) return loadFileSigner({ key, certificate }, use)
-  if (existsSync(address)) return await addressed(await addressIn(address), address)
+  if (existsSync(address)) return await loadAddressed(directory, role, await addressIn(address), options)
   if (!existsSync(certificate) || options.offline === undefined) return loadFileSigner({ key, certificate }, use)
   const { raw } = await loadCertificate(certificate)
   requireUsable(certificate, raw, use)
   return options.offline(role, raw)
 }
 
-async function addressed(address: string, from: string): Promise<Signer> {
-  throw new Fault('usage', `Cannot sign with ${from}: "${address.split(':')[0]}" is no known kind of signer`)
+async function loadAddressed(directory: string, role: KeyRole, address: string, options: LoadOptions): Promise<Signer> {
+  /** What a role has of its own, or all roles of the folder share. */
+  const beside = (end: string) => [join(directory, `${role}.${end}`), join(directory, `signer.${end}`)]
+  const own = join(directory, `${role}.crt`)
+  const certificate = existsSync(own) ? own : undefined
+  const use = { epoch: options.epoch, roles: [role] }
+  if (isPkcs11Uri(address)) {
+    const tokens = options.tokens ?? openTokens(options.environment)
+    return loadPkcs11Signer({ uri: address, certificate, pinFiles: beside('pin'), directory }, use, tokens)
+  }
+  throw new Fault('usage', `Cannot sign with ${join(directory, `${role}.signer`)}: it names neither pkcs11:… nor https://…`)
 }
 
 /** The one line of a `.signer` file. */
