@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { emptyVariables } from '../../test/firmware-volume.ts'
 import { JUDGES, oracle } from '../../test/oracle.ts'
 import {
   BOOT_SERVICE,
@@ -34,20 +35,22 @@ test('decodeVariables() reads what encodeVariables() wrote', () => {
   )
   const distinct = fc.uniqueArray(variable, { maxLength: 8, selector: (v) => `${v.vendor} ${v.name}` })
   fc.assert(
-    fc.property(distinct, (variables) => assert.deepEqual(decodeVariables(encodeVariables(empty(), variables)), variables)),
+    fc.property(distinct, (variables) =>
+      assert.deepEqual(decodeVariables(encodeVariables(emptyVariables(), variables)), variables),
+    ),
   )
 })
 
 test('encodeVariables() replaces what its template held and touches nothing outside the store', () => {
-  const first = encodeVariables(empty(), [{ name: 'A', vendor: GLOBAL_VARIABLE, attributes: 3, data: Uint8Array.of(1) }])
+  const first = encodeVariables(emptyVariables(), [{ name: 'A', vendor: GLOBAL_VARIABLE, attributes: 3, data: Uint8Array.of(1) }])
   const second = encodeVariables(first, [])
-  assert.deepEqual(second, empty())
-  assert.deepEqual(first.subarray(0x1000), empty().subarray(0x1000))
+  assert.deepEqual(second, emptyVariables())
+  assert.deepEqual(first.subarray(0x1000), emptyVariables().subarray(0x1000))
 })
 
 test('decodeVariables() prefers the new copy of an interrupted update and skips deleted ones', () => {
   const value = (n: number): Variable => ({ name: `V${n}`, vendor: GLOBAL_VARIABLE, attributes: 3, data: Uint8Array.of(n) })
-  const flash = encodeVariables(empty(), [value(1), value(2), value(3)])
+  const flash = encodeVariables(emptyVariables(), [value(1), value(2), value(3)])
   const states = recordOffsets(flash).map((at) => at + 2)
   flash[states[0]!] = 0x3e // in deletion, no successor: still in force
   flash[states[1]!] = 0x3d // deleted
@@ -56,7 +59,7 @@ test('decodeVariables() prefers the new copy of an interrupted update and skips 
     ['V1', 'V3'],
   )
 
-  const twice = encodeVariables(empty(), [value(1), { ...value(1), data: Uint8Array.of(9) }])
+  const twice = encodeVariables(emptyVariables(), [value(1), { ...value(1), data: Uint8Array.of(9) }])
   twice[recordOffsets(twice)[0]! + 2] = 0x3e
   assert.deepEqual(
     decodeVariables(twice).map((v) => v.data[0]),
@@ -77,14 +80,19 @@ const refusals: [string, (flash: Uint8Array) => Uint8Array, RegExp][] = [
 ]
 for (const [what, damage, message] of refusals)
   test(`decodeVariables() refuses ${what}`, () => {
-    const flash = encodeVariables(empty(), [{ name: 'A', vendor: GLOBAL_VARIABLE, attributes: 3, data: Uint8Array.of(1) }])
+    const flash = encodeVariables(emptyVariables(), [
+      { name: 'A', vendor: GLOBAL_VARIABLE, attributes: 3, data: Uint8Array.of(1) },
+    ])
     assert.throws(() => decodeVariables(damage(flash)), { name: 'Fault', code: 'format', message })
   })
 
 test('encodeVariables() refuses more than fits, and a variable without a name', () => {
   const big: Variable = { name: 'A', vendor: GLOBAL_VARIABLE, attributes: 3, data: new Uint8Array(4000) }
-  assert.throws(() => encodeVariables(empty(), [big]), /Cannot store variable "A": it needs 4064 bytes, 3996 are free/)
-  assert.throws(() => encodeVariables(empty(), [{ ...big, name: '', data: new Uint8Array() }]), /Cannot store variable ""/)
+  assert.throws(() => encodeVariables(emptyVariables(), [big]), /Cannot store variable "A": it needs 4064 bytes, 3996 are free/)
+  assert.throws(
+    () => encodeVariables(emptyVariables(), [{ ...big, name: '', data: new Uint8Array() }]),
+    /Cannot store variable ""/,
+  )
 })
 
 oracle('virt-fw-vars', 'prints the variables encodeVariables() wrote into the distribution’s store', async (_t, judge) => {
@@ -135,29 +143,6 @@ test('decodeVariables() reads the stores of the distribution', { skip: !existsSy
   assert.ok(namesIn('OVMF_VARS_4M.ms.fd').includes('PK'))
   assert.ok(namesIn('OVMF_VARS_4M.snakeoil.fd').includes('db'))
 })
-
-/** A store of 4 KiB in a volume of 8 KiB, with the headers as OVMF builds them. */
-function empty(): Uint8Array {
-  const flash = new Uint8Array(0x2000).fill(0xff)
-  const header = Buffer.alloc(0x64)
-  header.write('8d2bf1ff96768b4ca9852747075b4f50', 16, 'hex')
-  header.writeBigUInt64LE(0x2000n, 32)
-  header.write('_FVH', 40)
-  header.writeUInt32LE(0x0004feff, 44)
-  header.writeUInt16LE(0x48, 48)
-  header[55] = 2
-  header.writeUInt32LE(2, 56)
-  header.writeUInt32LE(0x1000, 60)
-  let sum = 0
-  for (let at = 0; at < 0x48; at += 2) sum += header.readUInt16LE(at)
-  header.writeUInt16LE(-sum & 0xffff, 50)
-  header.write('782cf3aa7b949a43a1802e144ec37792', 0x48, 'hex')
-  header.writeUInt32LE(0x1000 - 0x48, 0x58)
-  header[0x5c] = 0x5a
-  header[0x5d] = 0xfe
-  flash.set(header)
-  return flash
-}
 
 function recordOffsets(flash: Uint8Array): number[] {
   const found: number[] = []
