@@ -3,6 +3,7 @@
  * boot wrapper and decompressed, and the words that only come with an option are looked for.
  */
 import { gunzipSync, zstdDecompressSync } from 'node:zlib'
+import { sha256 } from '../../base/digest.ts'
 import { Fault } from '../../base/fault.ts'
 import { decompressed } from '../../image/kernel-modules.ts'
 
@@ -34,20 +35,21 @@ const WORDS: Readonly<Record<string, string>> = {
 
 const KNOWN_LSMS = ['lockdown', 'yama', 'apparmor', 'selinux', 'bpf', 'landlock']
 
+/** Versions and profiles of a system often boot one kernel: each is decompressed once. */
+const known = new Map<string, KernelImage>()
+const MAX_KNOWN = 16
+
 /** Decompresses a kernel. A Fault where it is wrapped in a way that is not known. */
 export async function readKernelImage(bytes: Uint8Array): Promise<KernelImage> {
+  const digest = sha256(bytes)
+  const before = known.get(digest)
+  if (before) return before
   const kernel = await unwrapped(bytes)
-  const found = new Map<string, boolean>()
-  return {
-    has(option) {
-      const word = WORDS[option]
-      if (word === undefined) return undefined
-      if (!found.has(option)) found.set(option, kernel.includes(word, 0, 'latin1'))
-      return found.get(option)!
-    },
-    lsm: lsmOf(kernel),
-    config: embeddedConfig(kernel),
-  }
+  const found = new Map(Object.entries(WORDS).map(([option, word]) => [option, kernel.includes(word, 0, 'latin1')]))
+  const image = { has: (option: string) => found.get(option), lsm: lsmOf(kernel), config: embeddedConfig(kernel) }
+  if (known.size >= MAX_KNOWN) known.clear()
+  known.set(digest, image)
+  return image
 }
 
 /** The kernel proper: out of a bzImage, an EFI zboot image or nothing at all. */

@@ -1,4 +1,5 @@
 /** Kernel modules: each carries a signature, and the kernel insists on one. */
+import { sha256 } from '../../base/digest.ts'
 import { decompressed } from '../../image/kernel-modules.ts'
 import type { Finding } from '../link.ts'
 import { allFiles, argumentOf, type SystemFacts, wordsOf } from './facts.ts'
@@ -55,9 +56,23 @@ async function unsignedOf(files: Files, paths: readonly string[]): Promise<strin
   return found
 }
 
+/** Several images, or an image and its initrd, have the same modules: each is decompressed once. */
+const known = new Map<string, boolean>()
+const MAX_KNOWN = 65_536
+
 async function isSigned(files: Files, path: string): Promise<boolean> {
   const bytes = files.bytes(path, MAX_MODULE_BYTES)
   if (!bytes) return false
+  const digest = sha256(bytes)
+  const before = known.get(digest)
+  if (before !== undefined) return before
+  const signed = await endsSigned(path, bytes)
+  if (known.size >= MAX_KNOWN) known.clear()
+  known.set(digest, signed)
+  return signed
+}
+
+async function endsSigned(path: string, bytes: Uint8Array): Promise<boolean> {
   try {
     return TRAILER.equals((await decompressed(path, bytes)).subarray(-TRAILER.length))
   } catch {
