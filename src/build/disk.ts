@@ -15,6 +15,7 @@ import type { MakeFileSystem } from '../image/repart/file-system.ts'
 import { contentsOf, type Filled, fillPartitions, holdsBootFiles } from '../image/repart/fill.ts'
 import { planPartitions, type RepartPlan } from '../image/repart/plan.ts'
 import { treeWithFstab } from '../image/repart/tabs.ts'
+import { ROOT_CMDLINE, rootDefinition } from '../image/root.ts'
 import { rootPasswordHash } from '../image/system/root-password.ts'
 import { clampTimes, usrLayout } from '../image/usr.ts'
 import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
@@ -23,7 +24,7 @@ import type { Settings } from '../recipe/schema.ts'
 import { withWorkers } from '../run/workers.ts'
 import { signRootHash } from '../signing/root-hash.ts'
 import { madeDirectory } from '../tree/content.ts'
-import { type Content, treeOf } from '../tree/tree.ts'
+import { type Content, type Tree, treeOf } from '../tree/tree.ts'
 import type { Chain } from '../verify/image.ts'
 import {
   type Boot,
@@ -73,7 +74,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
     await input.initrds() // with signatures of its own
     requireSignatures(signing)
   }
-  const system = withFiles(installed, loader)
+  const system = withFiles(withFiles(installed, loader), ownRoot(settings, epoch))
   const root = settings.hermeticUsr ? await usrLayout(system, hermetic(settings, epoch)) : clampTimes(system, epoch)
   const osRelease = await osReleaseOf(root)
   const definitions = definitionsOf(settings, osRelease, system)
@@ -183,11 +184,15 @@ const hermetic = (settings: Settings, epoch: number) => ({
   rootPasswordHash: settings.rootPassword && rootPasswordHash(settings.rootPassword, settings.seed),
   rootShell: settings.rootShell,
   packageDatabase: settings.cleanPackageMetadata !== true,
-  volatileRoot: hermeticWords(settings).includes('root=tmpfs') || settings.kernelCommandLine.includes('root=tmpfs'),
+  withoutPcrlock: settings.root === 'tpm2' || [...hermeticWords(settings), ...settings.kernelCommandLine].includes('root=tmpfs'),
 })
 
 /** The initrd is told where it finds the signature. /usr is all there is on the disk: unless told otherwise, the rest lives in memory. */
-const hermeticWords = ({ kernelCommandLine }: Settings): string[] => [
-  USR_SIGNATURE_CMDLINE,
-  ...(kernelCommandLine.some((word) => word.startsWith('root=')) ? [] : ['root=tmpfs']),
-]
+const hermeticWords = ({ kernelCommandLine, root }: Settings): string[] => {
+  if (kernelCommandLine.some((word) => word.startsWith('root='))) return [USR_SIGNATURE_CMDLINE]
+  return [USR_SIGNATURE_CMDLINE, ...(root === 'tpm2' ? ROOT_CMDLINE : ['root=tmpfs'])]
+}
+
+/** What the machine makes its root from, where it makes one. */
+const ownRoot = ({ root, imageId, output }: Settings, epoch: number): Tree =>
+  root === 'tpm2' ? rootDefinition({ label: imageId ?? output, epoch }) : new Map()

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Report } from '../base/report.ts'
 import { makeInitrd } from '../image/initrd.ts'
 import { asInitrd } from '../image/initrd-tree.ts'
+import { rootUnlocking } from '../image/root.ts'
 import { usrSignatureUnit } from '../image/usr-signature.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import { withWorkers } from '../run/workers.ts'
@@ -139,10 +140,11 @@ async function makeDefaultInitrd(image: ImageRecipe, input: ImagesInput, report:
   )
 }
 
-/** What the initrd of a hermetic /usr needs besides: the signature of its root hash, and the name that is set first. */
+/** What the initrd of a hermetic /usr needs besides: the signature of its root hash, the name that is set first, its root. */
 function hermeticFiles({ settings }: Recipe, epoch: number): Tree {
   const extra = new Map(usrSignatureUnit({ architecture: 'x86-64', epoch }))
   if (settings.hostname !== undefined) extra.set('etc/hostname', madeFile(`${settings.hostname}\n`, epoch))
+  if (settings.root === 'tpm2') for (const [path, inode] of rootUnlocking({ epoch })) extra.set(path, inode)
   return extra
 }
 

@@ -24,8 +24,8 @@ export interface UsrOptions {
   rootShell?: string | undefined
   /** Keep the package database readable on the device, at /usr/lib/sysimage. */
   packageDatabase: boolean
-  /** The root file system is in memory: every boot is a first boot. */
-  volatileRoot: boolean
+  /** Keep systemd-pcrlock from making policies at every boot. */
+  withoutPcrlock: boolean
 }
 
 /** Tree of the whole system → tree whose only top-level directory is `usr`. */
@@ -62,16 +62,20 @@ export async function usrLayout(root: Tree, options: UsrOptions): Promise<Tree> 
   }
   files.set('usr/lib/tmpfiles.d/bisque-etc.conf', madeFile(tmpfiles, options.epoch))
   for (const [path, inode] of Object.entries(credentials(options))) files.set(path, inode)
-  if (options.volatileRoot)
-    files.set('usr/lib/systemd/system-preset/80-bisque-volatile.preset', madeFile(VOLATILE_PRESET, options.epoch))
+  if (options.withoutPcrlock)
+    files.set('usr/lib/systemd/system-preset/80-bisque-pcrlock.preset', madeFile(PCRLOCK_PRESET, options.epoch))
 
   const release = await readText(root, 'usr/lib/os-release')
   if (release !== undefined) files.set('usr/lib/os-release', madeFile(imageRelease(release, options), options.epoch))
   return clampTimes(treeOf(files, madeDirectory(options.epoch)), options.epoch)
 }
 
-/** Each run of pcrlock takes a piece of the TPM's small memory, which only the policy file of an earlier boot would give back. */
-const VOLATILE_PRESET = `# The root file system is in memory: what would be remembered for the next boot is not made. From Bisque.
+/**
+ * Each run of pcrlock takes a piece of the TPM's small memory, which only the policy file of an earlier boot would give
+ * back: a root in memory has none. And it puts a credential onto the ESP, which is measured: a root that is sealed to what
+ * was measured would stay locked.
+ */
+const PCRLOCK_PRESET = `# Secrets are sealed to signed policies, not to what one boot measured. From Bisque.
 disable systemd-pcrlock-*.service
 disable systemd-pcrlock-*.socket
 `

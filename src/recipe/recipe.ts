@@ -79,17 +79,32 @@ const OF_A_ROOT = ['overlay', 'kernelModules', 'kernelModulesExclude', 'localeMe
 
 /** What a hermetic /usr leaves no place for. */
 function hermeticProblems({ settings, origins }: ImageRecipe): Problem[] {
-  if (!settings.hermeticUsr) return []
+  const sealed = settings.root === 'tpm2' ? sealedRootProblems({ settings, origins }) : []
+  if (!settings.hermeticUsr) return sealed
   const isSet = (value: unknown) =>
     Array.isArray(value) ? value.length > 0 : ![undefined, false, 'never'].includes(value as never)
   const unused = OF_A_ROOT.filter((key) => origins.get(key) !== 'default' && isSet(settings[key]))
   const tell = (key: Key, why: string): Problem => ({ where: origins.get(key) ?? '', message: `${key}: ${why}` })
   return [
+    ...sealed,
     ...(settings.format === 'disk' ? [] : [tell('hermeticUsr', `it is for disks, and the format is ${settings.format}`)]),
     ...unused.map((key) =>
       tell(key, 'without effect where /usr is complete in itself; hermeticUsr: false gives an ordinary root'),
     ),
   ]
+}
+
+/** What a root needs whose key is sealed to what was booted. */
+function sealedRootProblems({ settings, origins }: Pick<ImageRecipe, 'settings' | 'origins'>): Problem[] {
+  const { hermeticUsr, secureBoot, signExpectedPcr, kernelCommandLine } = settings
+  const because = [
+    ...(hermeticUsr ? [] : ['hermeticUsr: true']),
+    ...(secureBoot ? [] : ['secureBoot: true']),
+    ...(signExpectedPcr === true ? [] : ['signExpectedPcr: true']),
+    ...(kernelCommandLine.some((word) => word.startsWith('root=')) ? ['a kernelCommandLine without root='] : []),
+  ]
+  if (because.length === 0) return []
+  return [{ where: origins.get('root') ?? '', message: `root: tpm2 needs ${because.join(', ')}` }]
 }
 
 async function loadFolder(path: string, file: string, options: LoadOptions): Promise<Recipe> {

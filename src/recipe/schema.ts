@@ -594,6 +594,11 @@ export const SETTINGS = {
    */
   hermeticUsr:                   row('Bisque', boolean, { defaultFrom: (get) => get('format') === 'disk', mkosi: false }),
   /**
+   * Where `/` of a hermetic image lives: in `memory`, new at every start; or on the disk in a partition that is made and
+   * encrypted on first boot, for the machine's TPM to unlock (`tpm2`). An mkosi folder has partition definitions for that.
+   */
+  root:                          row('Bisque', choice(['memory', 'tpm2']), { default: 'memory' }),
+  /**
    * Accept repository metadata past its Valid-Until. An archive that stands still (a snapshot, a frozen mirror) expires,
    * and the signature alone cannot tell it from an attacker who holds updates back; so it takes a word of the recipe's.
    */
