@@ -1,40 +1,155 @@
-/** `bisque keys generate|show`: makes the keys of an image, and says what is in a folder of them. */
-import { generateKeys, type KeyInfo, showKeys } from '../signing/keys.ts'
+/** `bisque keys generate|show|rotate|revoke`: makes the keys of an image, says what is in a folder of them, and changes them. */
+import { join } from 'node:path'
+import { generateKeys, type KeyPlan } from '../signing/keys.ts'
+import type { MicrosoftChoice } from '../signing/microsoft.ts'
+import type { Revocation } from '../signing/revocations.ts'
+import { type Access, finishRotation, openRotation, ROTATED_BY_DEFAULT, type Rotated, revoke } from '../signing/rotate.ts'
+import { type KeyFolder, type KeyInfo, showKeys } from '../signing/show.ts'
+import type { KeyRole } from '../signing/signer.ts'
+import { TAKE_SCRIPT, UPDATES_FOLDER } from '../signing/updates.ts'
+import { revocationsOf } from './revoked.ts'
 
-export interface KeysGenerateOptions {
+export interface KeysGenerateOptions extends KeyPlan {
   /** Folder of the keys. */
   keys: string
-  commonName: string
-  years: number
-  /** Seconds since 1970. */
-  now: number
 }
 
-export interface KeysResult {
+export interface KeysResult extends KeyFolder {
   directory: string
-  keys: KeyInfo[]
 }
 
 export async function keysGenerate(options: KeysGenerateOptions): Promise<KeysResult> {
   const { keys: directory, ...plan } = options
-  return { directory, keys: await generateKeys(directory, plan) }
+  await generateKeys(directory, plan)
+  return keysShow({ keys: directory, now: plan.now })
 }
 
-export async function keysShow(options: { keys: string }): Promise<KeysResult> {
-  return { directory: options.keys, keys: await showKeys(options.keys) }
+export async function keysShow({ keys: directory, now }: { keys: string; now: number }): Promise<KeysResult> {
+  return { directory, ...(await showKeys(directory, now)) }
 }
 
-/** The result for people, one key a line: `db  signs what…` with what identifies the certificate below it. */
-export function keysLines({ directory, keys }: KeysResult): string[] {
-  const width = Math.max(...keys.map(({ role }) => role.length))
-  const indent = ' '.repeat(width + 2)
+export interface KeysRotateOptions extends Access {
+  keys: string
+  roles: readonly KeyRole[]
+  finish: boolean
+  from?: string | undefined
+  commonName?: string | undefined
+  years: number
+  microsoft: readonly MicrosoftChoice[]
+  /** Seconds since 1970. */
+  now: number
+}
+
+export interface RotateResult extends Rotated {
+  directory: string
+  finished: boolean
+}
+
+export async function keysRotate({
+  keys: directory,
+  finish,
+  roles,
+  microsoft,
+  ...options
+}: KeysRotateOptions): Promise<RotateResult> {
+  const rotated = finish
+    ? await finishRotation(directory, { ...options, microsoft })
+    : await openRotation(directory, { ...options, roles: roles.length > 0 ? roles : ROTATED_BY_DEFAULT })
+  return { directory, finished: finish, ...rotated }
+}
+
+export interface RevokeResult {
+  directory: string
+  revoked: Revocation[]
+  updates: string[]
+}
+
+export async function keysRevoke({
+  keys: directory,
+  files,
+  now,
+  ...access
+}: Access & { keys: string; files: readonly string[]; now: number }): Promise<RevokeResult> {
+  const { fresh, updates } = await revoke(directory, await revocationsOf(files, now), { now, ...access })
+  return { directory, revoked: fresh, updates }
+}
+
+/** What a folder holds, for people: one key after another, with what identifies the certificate below it. */
+export function keysLines({ directory, keys, rotation, previous, revoked }: KeysResult): string[] {
   return [
     `Keys in ${directory}`,
-    ...keys.flatMap((key) => [
-      `${key.role.padEnd(width)}  ${key.purpose}`,
-      `${indent}${key.subject}, ${day(key.notBefore)} to ${day(key.notAfter)}${key.hasKey ? '' : ', private key not here'}`,
-      `${indent}SHA-256 ${key.fingerprint}`,
-    ]),
+    ...keys.flatMap(keyLines),
+    ...(rotation
+      ? [
+          '',
+          rotation.state === 'open'
+            ? 'A rotation is open: images are signed for machines that trust these keys, or those above'
+            : 'The end of a rotation was interrupted: nothing is signed until bisque keys rotate --finish has run again',
+          ...rotation.keys.flatMap(keyLines),
+        ]
+      : []),
+    ...previous.flatMap(({ folder, keys }) => ['', `Previous keys, in ${folder}`, ...keys.flatMap(keyLines)]),
+    ...(revoked > 0 ? ['', `Revoked: ${revoked} ${revoked === 1 ? 'program or certificate' : 'programs and certificates'}`] : []),
+  ]
+}
+
+const ROLE_WIDTH = 6
+const INDENT = ' '.repeat(ROLE_WIDTH + 2)
+
+function keyLines(key: KeyInfo): string[] {
+  return [
+    `${key.role.padEnd(ROLE_WIDTH)}  ${key.purpose}`,
+    `${INDENT}${key.subject}, ${day(key.notBefore)} to ${day(key.notAfter)}: ${leftOf(key)}`,
+    `${INDENT}${WHERE[key.backend]}`,
+    `${INDENT}SHA-256 ${key.fingerprint}`,
+  ]
+}
+
+const WHERE: Readonly<Record<KeyInfo['backend'], string>> = {
+  file: 'private key in a file',
+  pkcs11: 'private key in a PKCS#11 token',
+  https: 'private key with a remote signer',
+  'certificate only': 'private key not here',
+}
+
+function leftOf({ state, daysLeft }: KeyInfo): string {
+  if (state === 'expired') return 'EXPIRED'
+  return `${daysLeft} days left${state === 'ends soon' ? ', ROTATE SOON' : ''}`
+}
+
+/** What was done, and what is to be done next. */
+export function rotateLines({ directory, roles, finished, updates }: RotateResult): string[] {
+  const take = join(directory, UPDATES_FOLDER, TAKE_SCRIPT)
+  const files = updates.length > 0 ? [`Updates for machines that run: ${updates.join(', ')}`] : []
+  const pcr = roles.includes('pcr')
+  if (finished)
+    return [
+      `Finished: images are signed with the new keys alone (${roles.join(', ')})`,
+      ...files,
+      ...(updates.length > 0
+        ? [
+            `Next: build and release; when a machine runs that release, run ${take} on it`,
+            `Last, and only if no image of before need ever start again: ${take} dbx`,
+          ]
+        : []),
+    ]
+  return [
+    `Opened: images are signed with the old keys and the new (${roles.join(', ')})`,
+    ...files,
+    ...(updates.length > 0 ? [`Next: run ${take} on every machine, and build and release`] : ['Next: build and release']),
+    ...(pcr
+      ? ['On every machine, then: systemd-cryptenroll --wipe-slot=tpm2 --unlock-tpm2-device=auto --tpm2-device=auto DEVICE']
+      : []),
+    `When all have: bisque keys rotate --finish --keys ${directory}`,
+  ]
+}
+
+export function revokeLines({ directory, revoked, updates }: RevokeResult): string[] {
+  if (revoked.length === 0) return ['All of it is revoked already']
+  return [
+    ...revoked.map((one) => `Revoked ${one.name}${'program' in one ? `, Authenticode ${one.program}` : ''}`),
+    ...updates.map((folder) => `Update for machines that run: ${folder}`),
+    `Next: run ${join(directory, UPDATES_FOLDER, TAKE_SCRIPT)} dbx on every machine that starts something else already`,
   ]
 }
 

@@ -1,18 +1,16 @@
-/** The keys of an image: made once into a folder of PEM files, and shown; load.ts makes Signers of them. */
+/** The keys of an image: made once into a folder of PEM files; load.ts makes Signers of them. */
 import { generateKeyPair, type KeyObject, randomBytes, randomUUID } from 'node:crypto'
-import { mkdtemp, open, readFile, rename, rm, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { readFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { Fault } from '../base/fault.ts'
 import { attachCertificateSignature, prepareCertificate } from '../formats/x509.ts'
-import { makeFolder } from '../store/store.ts'
-import { loadCertificate } from './certificate.ts'
 import { signerOf } from './file.ts'
-import { requireFolder } from './load.ts'
+import { hostFault, writeFolder, writeOnce } from './folder.ts'
 import { KEY_ROLES, type KeyRole } from './signer.ts'
 
 // biome-ignore format: table
-const PURPOSES: Record<KeyRole, { title: string; purpose: string }> = {
+export const ROLE_PURPOSES: Record<KeyRole, { title: string; purpose: string }> = {
   pk:     { title: 'Platform Key',     purpose: 'owns the machine: signs changes of PK and KEK' },
   kek:    { title: 'Key Exchange Key', purpose: 'signs changes of the signature databases db and dbx' },
   db:     { title: 'Secure Boot',      purpose: 'signs what firmware starts: systemd-boot and the UKI' },
@@ -34,32 +32,17 @@ export interface KeyPlan {
 }
 
 /** Makes all keys and certificates of an image. The folder appears whole or not at all, and is never written to again. */
-export async function generateKeys(directory: string, plan: KeyPlan): Promise<KeyInfo[]> {
+export async function generateKeys(directory: string, plan: KeyPlan): Promise<void> {
   checkPlan(directory, plan)
-  const target = resolve(directory)
   const refusal = new Fault('usage', `Cannot generate keys in ${directory}: it is there already and not empty`, {
     hint: `bisque keys show --keys ${directory}`,
   })
-  await hostFault(directory, () => makeFolder(dirname(target)))
-  const fresh = await hostFault(directory, () => mkdtemp(join(dirname(target), `.${basename(target)}-`)))
-  try {
-    const pairs = await Promise.all(KEY_ROLES.map(async (role) => [role, await generatePair(role, plan)] as const))
-    for (const [role, { key, certificate }] of pairs) {
-      await writeOnce(join(fresh, `${role}.key`), key, 0o600)
-      await writeOnce(join(fresh, `${role}.crt`), certificate, 0o644)
-    }
-    await writeOnce(join(fresh, OWNER_FILE), `${randomUUID()}\n`, 0o644)
-    await sync(fresh)
-    await rename(fresh, target).catch((cause: NodeJS.ErrnoException) => {
-      throw ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'].includes(cause.code ?? '')
-        ? refusal
-        : new Fault('host', `Cannot generate keys in ${directory}: ${cause.message}`, { cause })
-    })
-    await sync(dirname(target))
-  } finally {
-    await rm(fresh, { recursive: true, force: true })
-  }
-  return showKeys(directory)
+  await hostFault(`generate keys in ${directory}`, () =>
+    writeFolder(resolve(directory), refusal, async (fresh) => {
+      await writePairs(fresh, KEY_ROLES, plan)
+      await writeOnce(join(fresh, OWNER_FILE), `${randomUUID()}\n`)
+    }),
+  )
 }
 
 /** The GUID under which these keys are entered into firmware. */
@@ -73,46 +56,14 @@ export async function loadOwner(directory: string): Promise<string> {
   throw new Fault('format', `Cannot read ${path}: "${owner.slice(0, 60)}" is not a GUID in lower case`)
 }
 
-export interface KeyInfo {
-  role: KeyRole
-  purpose: string
-  subject: string
-  /** SHA-256 of the certificate's DER. */
-  fingerprint: string
-  /** Seconds since 1970. */
-  notBefore: number
-  notAfter: number
-  /** Whether the private key is here too. */
-  hasKey: boolean
+/** Makes a key and a certificate for each of these roles, in a folder that has none for them. */
+export async function writePairs(directory: string, roles: readonly KeyRole[], plan: KeyPlan): Promise<void> {
+  const pairs = await Promise.all(roles.map(async (role) => [role, await generatePair(role, plan)] as const))
+  for (const [role, { key, certificate }] of pairs) {
+    await writeOnce(join(directory, `${role}.key`), key, 0o600)
+    await writeOnce(join(directory, `${role}.crt`), certificate)
+  }
 }
-
-/** What certificates a folder of keys holds. Private keys are not opened. */
-export async function showKeys(directory: string): Promise<KeyInfo[]> {
-  await requireFolder(directory)
-  return Promise.all(
-    KEY_ROLES.map(async (role) => {
-      const files = filesOf(directory, role)
-      const certificate = await loadCertificate(files.certificate)
-      return {
-        role,
-        purpose: PURPOSES[role].purpose,
-        subject: certificate.subject.replaceAll('\n', ', '),
-        fingerprint: certificate.fingerprint256.replaceAll(':', '').toLowerCase(),
-        notBefore: certificate.validFromDate.getTime() / 1000,
-        notAfter: certificate.validToDate.getTime() / 1000,
-        hasKey: await stat(files.key).then(
-          () => true,
-          () => false,
-        ),
-      }
-    }),
-  )
-}
-
-const filesOf = (directory: string, role: KeyRole) => ({
-  key: join(directory, `${role}.key`),
-  certificate: join(directory, `${role}.crt`),
-})
 
 async function generatePair(role: KeyRole, plan: KeyPlan): Promise<{ key: string; certificate: string }> {
   const pair: { publicKey: KeyObject; privateKey: KeyObject } = await promisify(generateKeyPair)('rsa', {
@@ -121,7 +72,7 @@ async function generatePair(role: KeyRole, plan: KeyPlan): Promise<{ key: string
   const serialNumber = randomBytes(16)
   serialNumber[0] = (serialNumber[0]! & 0x3f) | 0x40
   const prepared = prepareCertificate({
-    commonName: `${plan.commonName} ${PURPOSES[role].title}`,
+    commonName: `${plan.commonName} ${ROLE_PURPOSES[role].title}`,
     serialNumber,
     notBefore: plan.now,
     notAfter: Math.floor(plan.now + plan.years * YEAR_SECONDS),
@@ -150,24 +101,4 @@ function checkPlan(directory: string, { commonName, now, years }: KeyPlan): void
   if (!Number.isInteger(now) || now < 0) problems.push(`the time ${now} is not in whole seconds since 1970`)
   if (!(years > 0 && years <= 100)) problems.push(`${years} years of validity are not between 0 and 100`)
   if (problems.length) throw new Fault('usage', `Cannot generate keys in ${directory}: ${problems.join('; ')}`)
-}
-
-async function writeOnce(path: string, text: string, mode: number): Promise<void> {
-  await using file = await open(path, 'wx', mode)
-  await file.chmod(mode)
-  await file.writeFile(text)
-  await file.sync()
-}
-
-async function sync(directory: string): Promise<void> {
-  await using folder = await open(directory, 'r')
-  await folder.sync()
-}
-
-async function hostFault<T>(directory: string, body: () => Promise<T>): Promise<T> {
-  try {
-    return await body()
-  } catch (cause) {
-    throw new Fault('host', `Cannot generate keys in ${directory}: ${(cause as Error).message}`, { cause })
-  }
 }

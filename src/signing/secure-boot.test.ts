@@ -7,14 +7,14 @@ import { oracle } from '../../test/oracle.ts'
 import { certificateOf, checkSigner, decodeSignedData } from '../formats/cms.ts'
 import { decodeSignatureLists, decodeVariableUpdate, EFI_GUID } from '../formats/esl.ts'
 import { loadOwner } from './keys.ts'
-import { type Enrolment, makeEnrolment } from './secure-boot.ts'
+import { makeEnrolment } from './secure-boot.ts'
 
 const { directory, signers } = await testKeys()
 const OPTIONS = { owner: await loadOwner(directory), time: EPOCH }
 const enrolment = await makeEnrolment(signers, OPTIONS)
 
 test('makeEnrolment() enters the certificates, the verity one in db because the kernel looks there', () => {
-  const certificates = (name: keyof Enrolment) =>
+  const certificates = (name: 'PK' | 'KEK' | 'db') =>
     decodeSignatureLists(decodeVariableUpdate(enrolment[name].auth).payload).map(({ type, entries }) => {
       assert.equal(type, EFI_GUID.certX509)
       assert.equal(entries[0]!.owner, OPTIONS.owner)

@@ -5,12 +5,14 @@ import {
   encodeVariableUpdate,
   prepareVariableUpdate,
   SECURE_BOOT_VARIABLES,
-  type VariableUpdate,
+  type SecureBootVariable,
+  type SignatureList,
 } from '../formats/esl.ts'
-import { type Signer, type Signers, signDigest } from './signer.ts'
+import { loadMicrosoft, MICROSOFT_OWNER, type MicrosoftChoice } from './microsoft.ts'
+import { type Signer, type Signers, signDigest, signersInForce } from './signer.ts'
 
 export interface EnrolmentVariable {
-  /** What the variable holds afterwards: its signature lists. */
+  /** The signature lists of the update: what the variable holds afterwards, unless they are appended. */
   lists: Uint8Array
   /** The signed update, a `.auth` file. */
   auth: Uint8Array
@@ -20,31 +22,84 @@ export interface Enrolment {
   PK: EnrolmentVariable
   KEK: EnrolmentVariable
   db: EnrolmentVariable
+  /** Where something is revoked. */
+  dbx?: EnrolmentVariable
+}
+
+export interface EnrolmentOptions {
+  /** GUID entered beside each certificate. */
+  owner: string
+  /** Seconds since 1970, which a later update must exceed. */
+  time: number
+  /** Microsoft's certificates to enter as well. */
+  microsoft?: readonly MicrosoftChoice[]
+  /** What must not start although db would let it in. */
+  revoked?: readonly SignatureList[]
 }
 
 /**
- * Makes PK, KEK and db. `owner` is the GUID entered beside each certificate; `time` (seconds since 1970) the one that a
- * later update must exceed. The verity certificate goes into db too: the kernel takes db's keys into `.platform`, against
- * which it checks root-hash signatures, and no other list reaches that keyring.
+ * Makes PK, KEK and db, and dbx where something is revoked. The verity certificate goes into db too: the kernel takes db's
+ * keys into `.platform`, against which it checks root-hash signatures, and no other list reaches that keyring.
+ *
+ * While a rotation is open, KEK and db have both certificates of each role, the later ones last, as on a machine that took
+ * them by update. PK has room for one: the later, so that a new machine has nothing to change.
  */
 export async function makeEnrolment(
   signers: Pick<Signers, 'pk' | 'kek' | 'db' | 'verity'>,
-  options: { owner: string; time: number },
+  options: EnrolmentOptions,
 ): Promise<Enrolment> {
-  const { pk, kek, db, verity } = signers
-  const make = (name: keyof Enrolment, certificates: readonly Uint8Array[], signer: Signer) =>
-    signVariable({ name, vendor: SECURE_BOOT_VARIABLES[name], time: options.time, payload: listsOf(certificates) }, signer)
-  const listsOf = (certificates: readonly Uint8Array[]) => encodeSignatureLists(certificateLists(options.owner, certificates))
+  const { pk: pks, kek, db, verity } = signers
+  const { owner, time, revoked = [] } = options
+  const pk = signersInForce(pks).at(-1)!
+  const lists = {
+    PK: certificateLists(owner, [pk.certificate]),
+    KEK: await trustLists('KEK', [kek], options),
+    db: await trustLists('db', [db, verity], options),
+    dbx: revoked,
+  }
+  const make = (name: SecureBootVariable, signer: Signer) => signVariable({ name, time, lists: lists[name] }, signer)
   return {
-    PK: await make('PK', [pk.certificate], pk),
-    KEK: await make('KEK', [kek.certificate], pk),
-    db: await make('db', distinct([db.certificate, verity.certificate]), kek),
+    PK: await make('PK', pk),
+    KEK: await make('KEK', pk),
+    db: await make('db', kek),
+    ...(revoked.length > 0 ? { dbx: await make('dbx', kek) } : {}),
   }
 }
 
-async function signVariable(update: VariableUpdate, signer: Signer): Promise<EnrolmentVariable> {
+/** What a variable holds that lets these signers in, and those of Microsoft's that are asked for. */
+export async function trustLists(
+  variable: 'db' | 'KEK',
+  signers: readonly Pick<Signer, 'certificate' | 'successor'>[],
+  { owner, microsoft = [] }: Pick<EnrolmentOptions, 'owner' | 'microsoft'>,
+): Promise<SignatureList[]> {
+  const own = distinct(signers.map(({ certificate }) => certificate))
+  const later = distinct(signers.flatMap(({ successor }) => (successor ? [successor.certificate] : [])))
+  return [
+    ...certificateLists(owner, own),
+    ...certificateLists(MICROSOFT_OWNER, await loadMicrosoft(microsoft, variable)),
+    ...certificateLists(
+      owner,
+      later.filter((one) => !own.some((other) => Buffer.compare(one, other) === 0)),
+    ),
+  ]
+}
+
+export interface VariableChange {
+  name: SecureBootVariable
+  /** Seconds since 1970. */
+  time: number
+  lists: readonly SignatureList[]
+  /** Adds to what the variable holds, instead of replacing it. */
+  append?: boolean
+}
+
+export async function signVariable(
+  { name, time, lists, append = false }: VariableChange,
+  signer: Signer,
+): Promise<EnrolmentVariable> {
+  const update = { name, vendor: SECURE_BOOT_VARIABLES[name], time, append, payload: encodeSignatureLists(lists) }
   const prepared = prepareVariableUpdate(update)
-  const signature = await signDigest(signer, prepared.digest, 'EFI variable', update.name)
+  const signature = await signDigest(signer, prepared.digest, 'EFI variable', name)
   return { lists: update.payload, auth: encodeVariableUpdate(update, prepared, { certificate: signer.certificate, signature }) }
 }
 

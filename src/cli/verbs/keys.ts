@@ -1,10 +1,24 @@
 import { merge, object, or } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
-import { withDefault } from '@optique/core/modifiers'
-import { command, constant, option } from '@optique/core/primitives'
-import { integer, string } from '@optique/core/valueparser'
-import { examples, folder } from '../options.ts'
+import { multiple, withDefault } from '@optique/core/modifiers'
+import { argument, command, constant, option } from '@optique/core/primitives'
+import { choice, integer, string } from '@optique/core/valueparser'
+import { path } from '@optique/run/valueparser'
+import type { MicrosoftChoice } from '../../signing/microsoft.ts'
+import { KEY_ROLES } from '../../signing/signer.ts'
+import type { KeysRotateOptions } from '../keys.ts'
+import { examples, folder, toggle, valued } from '../options.ts'
 import type { Run } from '../session.ts'
+
+const MICROSOFT = ['uefi-ca', 'windows', 'kek'] as const satisfies MicrosoftChoice[]
+
+const years = () =>
+  withDefault(
+    option('--years', integer({ metavar: 'N', min: 1, max: 100 }), {
+      description: message`How long the certificates are valid; 10 by default.`,
+    }),
+    10,
+  )
 
 const where = object({
   keys: withDefault(option('--keys', folder(), { description: message`Folder of the keys; ./keys by default.` }), 'keys'),
@@ -25,12 +39,7 @@ export const parser = command(
             }),
             'Bisque',
           ),
-          years: withDefault(
-            option('--years', integer({ metavar: 'N', min: 1, max: 100 }), {
-              description: message`How long the certificates are valid; 10 by default.`,
-            }),
-            10,
-          ),
+          years: years(),
         }),
       ),
       {
@@ -41,13 +50,73 @@ export const parser = command(
     ),
     command('show', merge(object({ verb: constant('keys show') }), where), {
       brief: message`Show the certificates`,
-      description: message`Show each role's certificate: its name, dates and fingerprint.`,
+      description: message`Show each role's certificate: its name, how long it lasts, where its key is; and a rotation that is open, previous keys, what is revoked.`,
       footer: examples(['bisque keys show --keys my-os/keys', 'what is in that folder']),
     }),
+    command(
+      'rotate',
+      merge(
+        object({ verb: constant('keys rotate') }),
+        where,
+        object({
+          roles: multiple(
+            argument(choice(KEY_ROLES, { metavar: 'ROLE' }), {
+              description: message`Key to change; db and verity by default. A rotation of pcr needs work on every machine.`,
+            }),
+          ),
+          finish: toggle('--finish', message`End the rotation that is open: images are signed with the new keys alone.`),
+          from: valued(
+            '--from',
+            folder(),
+            message`Folder with the new certificates, with keys or signers, instead of making keys.`,
+          ),
+          years: years(),
+          commonName: valued(
+            '--common-name',
+            string({ metavar: 'NAME' }),
+            message`Name in the new certificates; as in the old ones by default.`,
+          ),
+          microsoft: multiple(
+            option('--microsoft-certificates', choice(MICROSOFT, { metavar: 'WHICH' }), {
+              description: message`With --finish: which of Microsoft's certificates machines keep, as MicrosoftCertificates= of their recipe says; may be given several times.`,
+            }),
+          ),
+        }),
+      ),
+      {
+        brief: message`Change keys while machines run on them`,
+        description: message`Make new keys beside the old, and the signed updates that make machines trust both. Until the rotation is finished, images are signed so that machines with either take them. Then --finish puts the new keys in the old ones' place, and writes the updates that take the trust in those back.`,
+        footer: examples(
+          ['bisque keys rotate --keys my-os/keys', 'new keys for db and verity'],
+          ['bisque keys rotate kek --keys my-os/keys', 'for KEK'],
+          ['bisque keys rotate --finish --keys my-os/keys', 'when all machines have taken the updates'],
+        ),
+      },
+    ),
+    command(
+      'revoke',
+      merge(
+        object({ verb: constant('keys revoke') }),
+        where,
+        object({
+          files: multiple(
+            argument(path({ metavar: 'FILE' }), {
+              description: message`UKI or other EFI program, disk image (for its UKIs) or certificate that machines must refuse.`,
+            }),
+            { min: 1 },
+          ),
+        }),
+      ),
+      {
+        brief: message`Withdraw images: firmware refuses them`,
+        description: message`Revoke images for good: later images enter them into dbx of new machines, and a signed update enters them into that of machines that run.`,
+        footer: examples(['bisque keys revoke out/MyOs_1_x86-64.efi --keys my-os/keys', 'never start version 1 again']),
+      },
+    ),
   ),
   {
-    brief: message`Make and show signing keys`,
-    description: message`Make and show the keys that sign images. Private keys are PEM files that only their owner can read.`,
+    brief: message`Make, show and change signing keys`,
+    description: message`Make, show and change the keys that sign images. Private keys are PEM files that only their owner can read, or kept elsewhere.`,
     footer: examples(['bisque keys generate', 'make ./keys'], ['bisque keys show', 'show what is in ./keys']),
   },
 )
@@ -55,10 +124,22 @@ export const parser = command(
 export type KeysOptions =
   | { verb: 'keys generate'; keys: string; commonName: string; years: number }
   | { verb: 'keys show'; keys: string }
+  | ({ verb: 'keys rotate' } & Omit<KeysRotateOptions, 'now' | 'environment'>)
+  | { verb: 'keys revoke'; keys: string; files: readonly string[] }
 
-export const run: Run<KeysOptions> = async ({ verb, ...options }) => {
-  const { keysGenerate, keysLines, keysShow } = await import('../keys.ts')
+export const run: Run<KeysOptions> = async (options, { environment }) => {
+  const keys = await import('../keys.ts')
   const now = Math.floor(Date.now() / 1000)
-  const result = 'years' in options ? await keysGenerate({ ...options, now }) : await keysShow(options)
-  return { result: { verb, ...result }, text: keysLines(result).join('\n') }
+  const { verb } = options
+  if (verb === 'keys rotate') {
+    const result = await keys.keysRotate({ ...options, now, environment })
+    return { result: { verb, ...result }, text: keys.rotateLines(result).join('\n') }
+  }
+  if (verb === 'keys revoke') {
+    const result = await keys.keysRevoke({ ...options, now, environment })
+    return { result: { verb, ...result }, text: keys.revokeLines(result).join('\n') }
+  }
+  const result =
+    verb === 'keys generate' ? await keys.keysGenerate({ ...options, now }) : await keys.keysShow({ ...options, now })
+  return { result: { verb, ...result }, text: keys.keysLines(result).join('\n') }
 }
