@@ -44,7 +44,7 @@ test('usrLayout() keeps /usr only, moves /etc to the factory and leaves out what
   const usr = await usrLayout(system(), {
     epoch: EPOCH,
     packageDatabase: true,
-    volatileRoot: true,
+    withoutPcrlock: true,
     imageId: 'Minimal',
     imageVersion: '7',
   })
@@ -67,7 +67,7 @@ test('usrLayout() keeps /usr only, moves /etc to the factory and leaves out what
 
 test('usrLayout() is the same whatever the clock of generated files said', async () => {
   const made = (mtime: number) =>
-    usrLayout(system({ 'usr/lib/cache': madeFile('x', mtime) }), { epoch: EPOCH, packageDatabase: false, volatileRoot: false })
+    usrLayout(system({ 'usr/lib/cache': madeFile('x', mtime) }), { epoch: EPOCH, packageDatabase: false, withoutPcrlock: false })
   assert.deepEqual(await made(EPOCH + 1), await made(EPOCH + 99_999))
 })
 
@@ -87,7 +87,7 @@ test('handledPaths() reads every line type with modifiers', () => {
 })
 
 oracle('systemd-tmpfiles', 'systemd-tmpfiles puts /etc in place from the factory', async (_t, judge) => {
-  const usr = await usrLayout(system(), { epoch: EPOCH, packageDatabase: true, volatileRoot: true, hostname: 'tureen' })
+  const usr = await usrLayout(system(), { epoch: EPOCH, packageDatabase: true, withoutPcrlock: true, hostname: 'tureen' })
   for (const [path, inode] of usr) {
     if (inode.type !== 'file' || !('bytes' in inode.content)) continue
     mkdirSync(dirname(join(judge.dir, path)), { recursive: true })
