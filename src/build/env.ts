@@ -13,4 +13,6 @@ export interface Env {
   /** Use what is cached and nothing else. */
   offline: boolean
   network?: Partial<Network>
+  /** The caller's environment, for the modules of tokens that hold keys. */
+  environment?: Readonly<Record<string, string | undefined>>
 }

@@ -28,7 +28,7 @@ export interface Signing {
 export async function keysFor(recipe: Recipe, given: string | undefined, env: Env, offline?: OfflineSigners): Promise<Signing> {
   const now = Math.floor(env.now.getTime() / 1000)
   const named = given === undefined ? keysNamedBy(recipe) : {}
-  if (Object.values(named).some((path) => path !== undefined)) return loadNamed(recipe, named, now)
+  if (Object.values(named).some((path) => path !== undefined)) return loadNamed(recipe, named, now, env)
   const directory = given ?? join(recipe.directory, 'keys')
   if (!existsSync(directory)) {
     if (given !== undefined || offline !== undefined) {
@@ -46,6 +46,7 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
     verityCertificate: join(directory, 'verity.crt'),
     signers: await loadSigners(directory, {
       epoch: now,
+      ...(env.environment ? { environment: env.environment } : {}),
       ...(offline
         ? {
             offline: (role, certificate, successor) => offline.signer(certificate, { role, ...(successor ? { successor } : {}) }),
@@ -80,13 +81,21 @@ function keysNamedBy({ settings }: Recipe): MkosiKeys {
   }
 }
 
-async function loadNamed({ settings }: Recipe, named: MkosiKeys, now: number): Promise<Signing> {
+async function loadNamed({ settings, directory }: Recipe, named: MkosiKeys, now: number, env: Env): Promise<Signing> {
   const needs: MkosiKeyOptions['needs'] = [
     ...(settings.secureBoot ? (['secureBoot'] as const) : []),
     ...(settings.verity === 'signed' ? (['verity'] as const) : []),
     ...(settings.signExpectedPcr === true ? (['signExpectedPcr'] as const) : []),
   ]
-  const loaded = await loadMkosiSigners(named, { epoch: now, needs })
+  const { secureBootKeySource, verityKeySource, signExpectedPcrKeySource } = settings
+  const { secureBootCertificateSource, verityCertificateSource, signExpectedPcrCertificateSource } = settings
+  const sources = {
+    ...{ secureBootKeySource, verityKeySource, signExpectedPcrKeySource },
+    ...{ secureBootCertificateSource, verityCertificateSource, signExpectedPcrCertificateSource },
+  }
+  const { environment } = env
+  const options = { epoch: now, needs, directory, ...(environment ? { environment } : {}) }
+  const loaded = await loadMkosiSigners({ ...named, ...sources }, options)
   const [any] = Object.values(loaded)
   if (any === undefined)
     throw new Fault('missing', 'Cannot sign: of a key and its certificate only one is named', { hint: `set both, or neither` })

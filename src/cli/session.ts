@@ -32,7 +32,7 @@ export type Run<Options> = (options: Options, session: Session) => Promise<Outco
 /** What stages need, with the store opened. */
 export async function openEnv({ cache, report, environment }: Session, { offline = false } = {}): Promise<Env> {
   const { openStore } = await import('../store/store.ts')
-  return { cache, store: await openStore(cache), report, now: new Date(), offline, network: proxies(environment) }
+  return { cache, store: await openStore(cache), report, now: new Date(), offline, network: proxies(environment), environment }
 }
 
 /** The proxies curl and apt would use. Upper-case HTTP_PROXY is left out: a web server's client could set it. */

@@ -42,6 +42,18 @@ export function pathOr(...constants: readonly string[]): Type<string> {
   return { ...path, expected, parse: read(path.parse), check: read(path.check as Type<string>['parse']) as Type<string>['check'] }
 }
 
+/** Where a key or certificate is: a path, or the URI of one in a token, of which nothing is expanded. */
+export const keyPlace: Type<string> = (() => {
+  const read = (from: Type<string>['parse']) => (value: string, place: Place) =>
+    typeof value === 'string' && /^pkcs11:/i.test(value) ? value : from(value, place)
+  return {
+    ...path,
+    expected: 'a path or pkcs11: URI',
+    parse: read(path.parse),
+    check: read(path.check as Type<string>['parse']) as Type<string>['check'],
+  }
+})()
+
 /** Paths, in text also wildcards, which stand for what is there in order of names. What is not there counts for nothing. */
 export const globs: Type<readonly string[], readonly string[], readonly string[]> = {
   expected: 'a list (each element a path)',

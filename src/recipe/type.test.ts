@@ -135,7 +135,8 @@ test('feature knows mkosi’s own words too', () => {
 
 test('values that cannot be built are read, and say what to do instead', () => {
   reads(type.keySource, 'engine:pkcs11', 'engine:pkcs11')
-  assert.match(type.keySource.unsupported!('engine:pkcs11')!, /use a file$/)
+  assert.equal(type.keySource.unsupported!('engine:pkcs11'), undefined)
+  assert.match(type.keySource.unsupported!('provider:tpm2')!, /use file or provider:pkcs11$/)
   assert.equal(type.keySource.unsupported!('file'), undefined)
   refusesText(type.keySource, 'token:1')
   const list = type.list(type.choice(['json'], { later: ['changelog'] }))

@@ -152,11 +152,13 @@ export const seed: Type<string> = scalar('a GUID', (value, place) => {
   throw new Fault('recipe', '"random" makes every build another; leave it out, and the seed follows from the image’s id')
 })
 
-/** Where a key or certificate is kept: in a file; engines and providers are known. */
+/** Where a key or certificate is kept: in a file, or a PKCS#11 token; other engines and providers are known. */
 export const keySource: Type<string> = {
   ...matching('a source of keys such as "file"', /^(file|engine|provider)(:.*)?$/),
   unsupported: (value) =>
-    value === 'file' ? undefined : `${shown(value)} is known but not supported yet: signatures are made in-process; use a file`,
+    value === 'file' || value === 'engine:pkcs11' || value === 'provider:pkcs11'
+      ? undefined
+      : `${shown(value)} is known but not supported: signatures are made in-process; use file or provider:pkcs11`,
 }
 
 /** An octal file mode: `"0644"` in both syntaxes, or a number in TypeScript. */

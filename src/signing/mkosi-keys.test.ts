@@ -13,7 +13,7 @@ const pair = (role: string) => [join(directory, `${role}.key`), join(directory, 
 const [secureBootKey, secureBootCertificate] = pair('db')
 const [verityKey, verityCertificate] = pair('verity')
 const NEEDS = ['secureBoot', 'verity', 'signExpectedPcr'] as const
-const options = { epoch: EPOCH, needs: [] }
+const options = { epoch: EPOCH, needs: [], directory }
 
 /** One pair for everything, as mkosi.key and mkosi.crt are. */
 const ONE: MkosiKeys = {
@@ -53,11 +53,9 @@ test('loadMkosiSigners() names every key that is needed and missing', async () =
 test('loadMkosiSigners() refuses keys that lie elsewhere, are read by others or do not fit', async (t: TestContext) => {
   const refuses = (keys: MkosiKeys, why: RegExp) =>
     assert.rejects(loadMkosiSigners({ ...ONE, ...keys }, options), (e) => e instanceof Fault && why.test(e.message), String(why))
-  await refuses(
-    { secureBootKey: 'pkcs11:token=mine;object=key' },
-    /Cannot sign with pkcs11:token=mine;object=key: .* not supported yet/,
-  )
-  await refuses({ verityKeySource: 'engine:pkcs11' }, /Cannot sign with engine:pkcs11/)
+  await refuses({ secureBootKey: 'pkcs11:token=mine;pin-value=1234' }, /pin-value: a PIN there is seen/)
+  await refuses({ verityKeySource: 'engine:pkcs11' }, /VerityKeySource=engine:pkcs11 needs a PKCS#11 URI/)
+  await refuses({ verityKeySource: 'provider:tpm2' }, /Cannot sign with provider:tpm2: VerityKeySource= must be file or/)
   await refuses({ verityKey }, /is not the key of certificate/)
   await refuses({ verityKey: '/nonexistent/mkosi.key' }, /there is no such file/)
   t.after(() => chmodSync(verityKey, 0o600))
