@@ -1,5 +1,6 @@
 /** Chooses firmware: what kernel modules ask for, and what rules add to that or leave out of it. */
-import { parentOf, type Tree } from '../tree/tree.ts'
+import { followLinks } from '../tree/links.ts'
+import type { Tree } from '../tree/tree.ts'
 import { globExpression, globMatcher, toRegExp } from './module-globs.ts'
 
 export const FIRMWARE = 'usr/lib/firmware'
@@ -17,7 +18,7 @@ export interface FirmwareRules {
 /** Paths of the firmware that is there, of that which is asked for by name and that which rules add, with every link to it. */
 export function chooseFirmware(tree: Tree, names: Iterable<string>, rules: FirmwareRules): Set<string> {
   const chosen = new Set<string>()
-  for (const path of firmwareFiles(tree, names, rules)) for (const link of followLinks(tree, path) ?? []) chosen.add(link)
+  for (const path of firmwareFiles(tree, names, rules)) for (const link of withLinks(tree, path)) chosen.add(link)
   return chosen
 }
 
@@ -27,7 +28,7 @@ function firmwareFiles(tree: Tree, names: Iterable<string>, { firmware = [], fir
   const found = new Set<string>()
   for (const name of names) {
     for (const suffix of ['', '.xz', '.zst']) {
-      if (!/[*?[]/.test(name) && followLinks(tree, `${FIRMWARE}/${name}${suffix}`)) found.add(name + suffix)
+      if (!/[*?[]/.test(name) && withLinks(tree, `${FIRMWARE}/${name}${suffix}`).length > 0) found.add(name + suffix)
     }
     if (!/[*?[]/.test(name)) continue
     const expression = globExpression(name)
@@ -43,30 +44,8 @@ function firmwareFiles(tree: Tree, names: Iterable<string>, { firmware = [], fir
 
 const bare = (path: string): string => path.replace(/\.(?:gz|xz|zst)$/, '')
 
-/** Follows symlinks inside the tree: every link on the way and, last, the file. Undefined where it leads nowhere. */
-export function followLinks(tree: Tree, path: string): string[] | undefined {
-  const visited: string[] = []
-  const left = path.split('/').reverse()
-  let current = ''
-  for (let hops = 0; left.length > 0; ) {
-    const part = left.pop()!
-    if (part === '' || part === '.') continue
-    if (part === '..') {
-      current = parentOf(current)
-      continue
-    }
-    const at = current === '' ? part : `${current}/${part}`
-    const inode = tree.get(at)
-    if (!inode) return undefined
-    if (inode.type !== 'symlink') {
-      current = at
-      continue
-    }
-    if (++hops > 40) return undefined
-    visited.push(at)
-    if (inode.target.startsWith('/')) current = ''
-    left.push(...inode.target.split('/').reverse())
-  }
-  if (tree.get(current)?.type !== 'file') return undefined
-  return [...visited, current]
+/** A file with every link on the way to it. Nothing where the path leads nowhere. */
+export function withLinks(tree: Tree, path: string): string[] {
+  const followed = followLinks(tree, path)
+  return followed && tree.get(followed.path)?.type === 'file' ? [...followed.links, followed.path] : []
 }

@@ -6,7 +6,7 @@ import { Fault } from '../base/fault.ts'
 import { elfSection, parseModinfo } from '../formats/elf.ts'
 import { readContent } from '../tree/content.ts'
 import { byPath, nameOf, parentOf, type Tree } from '../tree/tree.ts'
-import { chooseFirmware, FIRMWARE, type FirmwareRules, followLinks } from './firmware.ts'
+import { chooseFirmware, FIRMWARE, type FirmwareRules, withLinks } from './firmware.ts'
 import { MODULE_FILE, type ModuleGlobs, moduleMatcher, normalName as normal } from './module-globs.ts'
 
 export type ModuleRules = ModuleGlobs & FirmwareRules
@@ -40,7 +40,7 @@ export async function selectModules(tree: Tree, selection: ModuleSelection): Pro
   const chosen = [...files].filter(([, path]) => wanted(path.slice(directory.length + 1))).map(([name]) => name)
   const { modules, firmware, missing } = await closure(tree, directory, files, chosen)
 
-  const links = modules.flatMap((path) => followLinks(tree, path) ?? [])
+  const links = modules.flatMap((path) => withLinks(tree, path))
   const paths = new Set([...modules, ...links, ...chooseFirmware(tree, firmware, selection)])
   for (const [path, inode] of tree) {
     if (parentOf(path) === directory && inode.type === 'file' && isIndex(tree, path)) paths.add(path)
@@ -77,7 +77,7 @@ function moduleFiles(tree: Tree, directory: string): Map<string, string> {
   const files = new Map<string, string>()
   for (const [path, inode] of tree) {
     if (!path.startsWith(`${directory}/`) || !MODULE_FILE.test(path)) continue
-    if (inode.type === 'file' || (inode.type === 'symlink' && followLinks(tree, path))) files.set(moduleName(path), path)
+    if (inode.type === 'file' || (inode.type === 'symlink' && withLinks(tree, path).length > 0)) files.set(moduleName(path), path)
   }
   return files
 }
@@ -180,7 +180,7 @@ function needsOf(fields: readonly (readonly [string, string])[]): Needs {
 }
 
 async function modinfo(tree: Tree, path: string): Promise<[string, string][]> {
-  const inode = tree.get(followLinks(tree, path)?.at(-1) ?? path)
+  const inode = tree.get(withLinks(tree, path).at(-1) ?? path)
   try {
     if (inode?.type !== 'file') throw new Error('it is no file')
     const section = elfSection(await decompressed(path, await readContent(inode.content)), '.modinfo')

@@ -7,7 +7,7 @@ import { decodeErofs } from '../../formats/erofs-decode.ts'
 import { madeDirectory, madeFile, madeSymlink } from '../../tree/content.ts'
 import { readTree } from '../../tree/from-disk.ts'
 import { type Inode, type Tree, treeOf } from '../../tree/tree.ts'
-import { follow, partitionTree } from './copy.ts'
+import { partitionTree } from './copy.ts'
 import { type Definition, parseDefinitions } from './definition.ts'
 
 const EPOCH = 1_700_000_000
@@ -135,20 +135,6 @@ for (const [what, text, message] of REFUSED) {
     assert.throws(() => copied(`Type=srv\n${text}`), message)
   })
 }
-
-test('follow() stays inside the tree and gives up on loops', () => {
-  const tree = make({
-    'a/b': file(),
-    up: madeSymlink('../../../a', 5),
-    far: madeSymlink('/up/b', 5),
-    loop: madeSymlink('loop', 5),
-  })
-  assert.equal(follow(tree, '/far'), 'a/b')
-  assert.equal(follow(tree, '/up'), 'a')
-  assert.equal(follow(tree, '/'), '')
-  assert.equal(follow(tree, '/loop'), undefined)
-  assert.equal(follow(tree, '/a/b/c'), undefined)
-})
 
 oracle('systemd-repart', 'partitionTree() copies what systemd-repart copies', async (_t, judge) => {
   const src = join(judge.dir, 'src')

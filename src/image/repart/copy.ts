@@ -5,6 +5,7 @@
  */
 import { Fault } from '../../base/fault.ts'
 import { madeDirectory, madeSymlink } from '../../tree/content.ts'
+import { placeOf } from '../../tree/links.ts'
 import { byPath, type Inode, nameOf, parentOf, type Tree } from '../../tree/tree.ts'
 import { clampTimes } from '../usr.ts'
 import type { CopyFiles, Definition } from './definition.ts'
@@ -35,32 +36,6 @@ export function partitionTree(
   return clampTimes(new Map([...out].sort(([a], [b]) => byPath(a, b))), options.epoch)
 }
 
-/** Follows symlinks inside a tree. The place of what a path leads to, without slash; undefined where it leads nowhere. */
-export function follow(tree: ReadonlyMap<string, Inode>, path: string): string | undefined {
-  const names = path.split('/').filter((name) => name !== '' && name !== '.')
-  let at = ''
-  for (let links = 0; names.length > 0; ) {
-    const name = names.shift()!
-    if (name === '..') {
-      at = parentOf(at)
-      continue
-    }
-    const next = at === '' ? name : `${at}/${name}`
-    const inode = tree.get(next)
-    if (inode === undefined || (inode.type !== 'directory' && inode.type !== 'symlink' && names.length > 0)) return undefined
-    if (inode.type !== 'symlink') {
-      at = next
-      continue
-    }
-    if (++links > MAX_LINKS) return undefined
-    if (inode.target.startsWith('/')) at = ''
-    names.unshift(...inode.target.split('/').filter((part) => part !== '' && part !== '.'))
-  }
-  return at
-}
-
-const MAX_LINKS = 40
-
 /** What is only there while a system runs. */
 const VOLATILE = ['/proc', '/sys', '/dev', '/tmp', '/run', '/var/tmp']
 
@@ -88,7 +63,7 @@ function mergedWith(target: Definition, supplement: Definition): Definition {
 
 /** The root directory: as the first directory that is copied to it, or one of our own. */
 function rootOf(definition: Definition, tree: Tree, { epoch, rootXattrs }: CopyOptions): Inode {
-  const places = definition.copyFiles.filter(({ target }) => target === '/').map(({ source }) => follow(tree, source))
+  const places = definition.copyFiles.filter(({ target }) => target === '/').map(({ source }) => placeOf(tree, source))
   const first = places
     .flatMap((place) => (place === undefined ? [] : [tree.get(place)]))
     .find((inode) => inode?.type === 'directory')
@@ -102,7 +77,7 @@ function copyOne(state: Copying, copy: CopyFiles): void {
   const { tree, out, definition, options } = state
   const excluded = exclusions(state, copy)
   if (excluded === 'all') return
-  const place = follow(tree, copy.source)
+  const place = placeOf(tree, copy.source)
   if (place === undefined) {
     options.note?.(`${definition.name}: there is no ${copy.source} to copy`)
     return
@@ -124,7 +99,7 @@ function copyOne(state: Copying, copy: CopyFiles): void {
 
 /** The directory in the partition that a directory is copied to: what is there, or a new one like the source. */
 function targetDirectory(state: Copying, { target }: CopyFiles, source: Inode): string {
-  const there = follow(state.out, target)
+  const there = placeOf(state.out, target)
   if (there === undefined) {
     const at = joined(ensureDirectory(state, parentPath(target), 'CopyFiles'), nameOf(target))
     if (state.out.has(at)) throw cannot(state, `${target} is a symlink that leads nowhere`)
@@ -170,7 +145,7 @@ function exclusions(state: Copying, { source, target }: CopyFiles): Exclusions |
   const { definition, definitions, tree } = state
   const found: Exclusions = { directories: new Map(), files: new Set() }
   const add = (path: string, how: 'all' | 'contents') => {
-    const place = follow(tree, path)
+    const place = placeOf(tree, path)
     if (place === undefined) return
     const inode = tree.get(place)
     if (inode === undefined || inode.type === 'directory') {
@@ -218,7 +193,7 @@ function ensureDirectory(state: Copying, path: string, setting: string): string 
     const next = joined(at, name)
     const inode = out.get(next)
     if (inode === undefined) add(state, next, madeDirectory(options.epoch))
-    const place = inode?.type === 'symlink' ? follow(out, next) : next
+    const place = inode?.type === 'symlink' ? placeOf(out, next) : next
     if (place === undefined || out.get(place)!.type !== 'directory')
       throw cannot(
         state,
@@ -230,7 +205,7 @@ function ensureDirectory(state: Copying, path: string, setting: string): string 
 }
 
 function makeSymlink(state: Copying, path: string, target: string): void {
-  const parent = follow(state.out, parentPath(path))
+  const parent = placeOf(state.out, parentPath(path))
   if (parent === undefined || state.out.get(parent)!.type !== 'directory')
     throw cannot(state, `there is no directory for the symlink ${path}; add MakeDirectories=${parentPath(path)}`)
   const at = joined(parent, nameOf(path))

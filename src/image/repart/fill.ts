@@ -13,12 +13,13 @@ import { alignUp, formatSize } from '../../base/size.ts'
 import { encodeSwap } from '../../formats/swap.ts'
 import { VERITY_BLOCK, VERITY_SIGNATURE_BYTES, verityPartitionUuids } from '../../formats/verity.ts'
 import type { Workers } from '../../run/workers.ts'
+import { placeOf } from '../../tree/links.ts'
 import type { Content, Tree } from '../../tree/tree.ts'
 import { writeErofs } from '../erofs.ts'
 import { espSizeFor, writeEsp } from '../esp.ts'
 import { writeVerity } from '../verity.ts'
 import { isReadOnlyFormat, siblingOf } from './checks.ts'
-import { follow, partitionTree } from './copy.ts'
+import { partitionTree } from './copy.ts'
 import type { Definition } from './definition.ts'
 import type { MakeFileSystem } from './file-system.ts'
 import { checkFill } from './fill-checks.ts'
@@ -130,7 +131,7 @@ function put(state: Filling, definition: Definition, more: Omit<Filled, 'definit
 }
 
 async function copyBlocksOf(state: Filling, definition: Definition, path: string): Promise<void> {
-  const place = follow(state.tree, path)
+  const place = placeOf(state.tree, path)
   const inode = place === undefined ? undefined : state.tree.get(place)
   const where = definition.places.get('CopyBlocks') ?? definition.file
   if (inode?.type !== 'file') throw new Fault('recipe', `Cannot fill partition: ${where}: the image has no file ${path}`)
