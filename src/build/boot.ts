@@ -197,15 +197,16 @@ export async function loaderFiles({
   if (!wantsBootLoader(settings)) return new Map()
   const maybe = settings.bootable === 'auto' && !settings.hermeticUsr
   if (maybe && (await kernelsOf(system)).length === 0) return new Map()
-  const { signers, owner } = signing
+  const { signers, owner, revoked } = signing
   const enrols = settings.secureBoot && settings.secureBootAutoEnroll
-  const enrolment = enrols ? await makeEnrolment(signers, { owner, time: epoch }) : undefined
+  const { microsoftCertificates: microsoft } = settings
+  const enrolment = enrols ? await makeEnrolment(signers, { owner, time: epoch, microsoft, revoked }) : undefined
   const secureBootEnroll = enrols ? 'force' : 'off'
   return bootLoaderFiles(system, {
     bootloader: settings.bootloader,
     signer: settings.secureBoot ? signers.db : undefined,
     required: settings.bootable === true || settings.hermeticUsr,
-    keys: enrolment && { PK: enrolment.PK.auth, KEK: enrolment.KEK.auth, db: enrolment.db.auth },
+    keys: enrolment && Object.fromEntries(Object.entries(enrolment).map(([name, { auth }]) => [name, auth])),
     keepsToken: !settings.hermeticUsr,
     // A folder in mkosi's format brings a loader.conf of its own, or none.
     loaderConf: settings.hermeticUsr ? formatLoaderConf({ timeout: 3, secureBootEnroll, editor: false }) : undefined,

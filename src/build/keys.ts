@@ -2,13 +2,16 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
+import type { SignatureList } from '../formats/esl.ts'
 import { publicKeyOf } from '../formats/x509.ts'
 import type { Recipe } from '../recipe/recipe.ts'
+import { expiryWarnings } from '../signing/expiry.ts'
 import { generateKeys, loadOwner } from '../signing/keys.ts'
 import { loadSigners } from '../signing/load.ts'
 import { loadMkosiSigners, MKOSI_OWNER, type MkosiKeyOptions, type MkosiKeys } from '../signing/mkosi-keys.ts'
 import { type OfflineSigners, SignaturesMissing } from '../signing/offline.ts'
-import { KEY_ROLES, type Signers } from '../signing/signer.ts'
+import { loadRevocations, revocationLists } from '../signing/revocations.ts'
+import { KEY_ROLES, type Signer, type Signers, signersInForce } from '../signing/signer.ts'
 import type { Trust } from '../verify/image.ts'
 import type { Env } from './env.ts'
 
@@ -20,6 +23,8 @@ export interface Signing {
   signers: Signers
   /** GUID under which the certificates are entered into firmware. */
   owner: string
+  /** What firmware is told to refuse, whoever signed it. */
+  revoked?: readonly SignatureList[]
   /** Signs for the roles whose keys are not here; nothing that was made while it lacked a signature may be kept. */
   offline?: OfflineSigners | undefined
 }
@@ -41,7 +46,8 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
       report.tell({ type: 'note', level: 'info', message: `new signing keys in ${directory}: keep them secret, and keep them` })
     })
   }
-  return {
+  const owner = await loadOwner(directory)
+  const signing: Signing = {
     secrets: [directory],
     verityCertificate: join(directory, 'verity.crt'),
     signers: await loadSigners(directory, {
@@ -53,9 +59,24 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
           }
         : {}),
     }),
-    owner: await loadOwner(directory),
+    owner,
+    revoked: revocationLists(owner, await loadRevocations(directory)),
     offline,
   }
+  warnOfExpiry(signing.signers, now, env, `bisque keys rotate --keys ${directory}`)
+  return signing
+}
+
+/** Says early that certificates end; a build with one that has ended is refused before. */
+function warnOfExpiry(signers: Signers, now: number, { report }: Env, hint: string): void {
+  const named = KEY_ROLES.flatMap((role) => {
+    const { certificate, successor } = signers[role]
+    // What is about to be replaced may end.
+    return successor ? [{ name: `${role} (next)`, certificate: successor.certificate }] : [{ name: role, certificate }]
+  })
+  const warnings = expiryWarnings(named, now)
+  if (warnings.length > 0)
+    report.tell({ type: 'note', level: 'warning', message: `certificates end soon: ${warnings.join('; ')}; ${hint}` })
 }
 
 /** The same signing, for one image of the recipe. */
@@ -105,8 +126,14 @@ async function loadNamed({ settings, directory }: Recipe, named: MkosiKeys, now:
   return { secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER }
 }
 
-/** Whom an image signed so must trust: these keys, and no others. */
+/** Whom an image signed so must trust: these keys, and no others. PK holds one certificate, the later. */
 export function trustOf({ signers: { pk, kek, db, verity, pcr } }: Signing): Trust {
-  const only = (signer: Signers[keyof Signers]) => [signer.certificate]
-  return { pk: only(pk), kek: only(kek), db: only(db), verity: only(verity), pcr: [publicKeyOf(pcr.certificate)] }
+  const both = (signer: Signer) => signersInForce(signer).map(({ certificate }) => certificate)
+  return {
+    pk: [signersInForce(pk).at(-1)!.certificate],
+    kek: both(kek),
+    db: both(db),
+    verity: both(verity),
+    pcr: both(pcr).map(publicKeyOf),
+  }
 }

@@ -6,6 +6,7 @@
  */
 import { Fault } from '../base/fault.ts'
 import type { Architecture } from '../formats/dps.ts'
+import type { SecureBootVariable } from '../formats/esl.ts'
 import type { Signer } from '../signing/signer.ts'
 import { madeDirectory, madeFile, readContent } from '../tree/content.ts'
 import { byPath, type Inode, nameOf, parentOf, type Tree } from '../tree/tree.ts'
@@ -22,7 +23,7 @@ export interface BootLoaderInput {
   /** Whether a tree without boot loader is refused, or gets none. */
   required: boolean
   /** Signed variable updates with which systemd-boot can enrol Secure Boot keys. */
-  keys?: Readonly<Record<'PK' | 'KEK' | 'db', Uint8Array>> | undefined
+  keys?: Readonly<Partial<Record<SecureBootVariable, Uint8Array>>> | undefined
   /** Contents of loader.conf; nothing is set in it by default. */
   loaderConf?: string | undefined
   /** Whether the name that boot entries begin with is kept in /etc/kernel; it is by default. */

@@ -32,9 +32,9 @@ export interface EnrolmentOptions {
   /** Seconds since 1970, which a later update must exceed. */
   time: number
   /** Microsoft's certificates to enter as well. */
-  microsoft?: readonly MicrosoftChoice[]
+  microsoft?: readonly MicrosoftChoice[] | undefined
   /** What must not start although db would let it in. */
-  revoked?: readonly SignatureList[]
+  revoked?: readonly SignatureList[] | undefined
 }
 
 /**
