@@ -599,6 +599,12 @@ export const SETTINGS = {
    */
   root:                          row('Bisque', choice(['memory', 'tpm2']), { default: 'memory' }),
   /**
+   * Microsoft's certificates that an enrolment brings beside our own; none by default. `uefi-ca` lets in option ROMs and
+   * every distribution's shim, `windows` its boot loader, `kek` lets Microsoft change db and dbx. What they let in starts on
+   * the machine whether we like it or not, and PCR 7 says so.
+   */
+  microsoftCertificates:         row('Bisque', list(choice(['uefi-ca', 'windows', 'kek']))),
+  /**
    * Accept repository metadata past its Valid-Until. An archive that stands still (a snapshot, a frozen mirror) expires,
    * and the signature alone cannot tell it from an attacker who holds updates back; so it takes a word of the recipe's.
    */
