@@ -37,6 +37,7 @@ import {
   wantsPolicies,
 } from './boot.ts'
 import type { Env } from './env.ts'
+import { ipeWords } from './ipe.ts'
 import { requireSignatures } from './keys.ts'
 import type { OutputInput } from './output.ts'
 import { definitionsOf } from './partitions.ts'
@@ -114,7 +115,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
     {
       ...{ image, signing, system, loader, osRelease, own, rootHash, epoch, initrds },
       kernels: input.system.boot,
-      words: settings.hermeticUsr ? hermeticWords(settings) : [],
+      words: [...(settings.hermeticUsr ? hermeticWords(settings) : []), ...ipeWords(settings)],
       partitions: layout(filled).partitions.map(({ typeName, guid }) => ({ type: typeName, uuid: guid })),
     },
     report,

@@ -12,6 +12,7 @@ import { madeFile } from '../tree/content.ts'
 import type { Content, Tree } from '../tree/tree.ts'
 import { filesLeft, type NamedInitrd } from './boot.ts'
 import type { Env } from './env.ts'
+import { ipeInitrds } from './ipe.ts'
 import { requireSignatures, type Signing, signingFor } from './keys.ts'
 import { buildPackagesOf, type LockedPackages, packagesOf } from './locked.ts'
 import { imagesUpTo, type OnlyScript } from './one-script.ts'
@@ -60,7 +61,10 @@ export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImag
       continue
     }
     const finish = async (system: System, report: Report) => {
-      const initrds = () => initrdsOf(image, system, startInitrd)
+      const initrds = async () => [
+        ...(await initrdsOf(image, system, startInitrd)),
+        ...(await ipeInitrds(image, input.signing, input.epoch)),
+      ]
       const own = { ...input, signing: signingFor(input.signing, image.name), image, system, initrds }
       const output = await makeOutput(own, { ...env, report })
       if (image === recipe) {
