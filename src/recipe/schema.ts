@@ -12,6 +12,7 @@
 import { derivedGuid } from '../base/guid.ts'
 import * as file from './file-type.ts'
 import { path, treeSource } from './file-type.ts'
+import { ipePolicy } from './ipe.ts'
 import * as type from './type.ts'
 import { always, boolean, choice, feature, filename, integer, list, listOr, mode, oneOf, pairs, size, string } from './type.ts'
 import { ukiProfile } from './uki-profile.ts'
@@ -605,11 +606,24 @@ export const SETTINGS = {
    */
   microsoftCertificates:         row('Bisque', list(choice(['uefi-ca', 'windows', 'kek']))),
   /**
+   * Let the kernel execute and load only what came with the initrd or lies on a signed dm-verity volume: `enforce`, only say
+   * what it would refuse (`permissive`), leave the choice to a UKI profile (`profile`), or none of it (`off`).
+   */
+  ipe:                           row('Bisque', choice(['enforce', 'permissive', 'profile', 'off'], { yes: 'enforce', no: 'off' }), { defaultFrom: (get) => ipeDefault(get), mkosi: 'off' }),
+  /** Name, version and further rules of that policy; or a file with a policy to use instead of the one that is made. */
+  ipePolicy:                     row('Bisque', ipePolicy),
+  /**
    * Accept repository metadata past its Valid-Until. An archive that stands still (a snapshot, a frozen mirror) expires,
    * and the signature alone cannot tell it from an attacker who holds updates back; so it takes a word of the recipe's.
    */
   allowExpired:                  row('Bisque', boolean, { scope: 'universal', default: false }),
 } as const satisfies Record<string, Row>
+
+/** What the kernel can be made to enforce needs a volume that is signed, by a key that the firmware is given. */
+function ipeDefault(get: Get): 'enforce' | 'off' {
+  const signed = get('verity') === 'signed' || get('verity') === 'auto'
+  return get('hermeticUsr') === true && get('secureBoot') === true && signed ? 'enforce' : 'off'
+}
 
 type Table = typeof SETTINGS
 export type Key = keyof Table
