@@ -351,11 +351,11 @@ const idOf = (module: Module, session: Session, object: bigint) =>
   attributeOf(module, session, object, ATTRIBUTE.id).toString('hex')
 
 function theOne(module: Module, session: Session, kind: keyof typeof CLASS, query: Pkcs11Query): bigint {
-  const names = (objects: readonly bigint[]) =>
-    objects.slice(0, 32).map((object) => {
-      const [label, id] = [labelOf(module, session, object), idOf(module, session, object)]
-      return `object=${label}${id ? `;id=${id.replace(/../g, '%$&')}` : ''}`
-    })
+  const nameOf = (object: bigint) => {
+    const [label, id] = [labelOf(module, session, object), idOf(module, session, object)]
+    return `object=${label}${id ? `;id=${id.replace(/../g, '%$&')}` : ''}`
+  }
+  const names = (objects: readonly bigint[]) => objects.slice(0, 32).map(nameOf).sort()
   const matching = findObjects(module, session, kind, query)
   const [one] = matching
   if (one === undefined) throw new Trouble({ why: 'no object', found: names(findObjects(module, session, kind, {})) })
