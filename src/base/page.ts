@@ -132,7 +132,7 @@ pre { background: var(--code); border-radius: 8px; padding: .75rem 1rem; margin:
 table { border-collapse: collapse; width: 100%; font-size: .92rem; margin: .5rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
 thead th { border-top: 0; font-size: .76rem; font-weight: 600; color: var(--soft); }
-tbody th { font-weight: 600; }
+tbody th { font-weight: 600; white-space: nowrap; }
 .wide { overflow-x: auto; }
 details > summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 .problem { background: var(--bad-soft); border-radius: 8px; padding: .55rem .8rem; margin: .4rem 0; overflow-wrap: anywhere; }
