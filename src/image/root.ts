@@ -18,8 +18,9 @@ export const ROOT_PCRS = [7, 12, 13] as const
 
 /**
  * To be added to the kernel command line. A mapped device, not a partition: a root that is not encrypted is never mounted.
+ * /usr would else be expected to be of the root's type.
  */
-export const ROOT_CMDLINE = ['root=/dev/mapper/root', 'rootfstype=ext4', 'rw'] as const
+export const ROOT_CMDLINE = ['root=/dev/mapper/root', 'rootfstype=ext4', 'rw', 'mount.usrfstype=erofs'] as const
 
 /** For systemd-repart on the machine, which reads it from /usr; `label` names the partition. */
 export function rootDefinition({ label, epoch }: { label: string; epoch: number }): Tree {
