@@ -13,6 +13,7 @@ import { Report } from '../../src/base/report.ts'
 import { encodeAr } from '../../src/formats/ar.ts'
 import { attachSignature, prepareEmbedded, prepareWithAttributes } from '../../src/formats/cms.ts'
 import { octetString } from '../../src/formats/der.ts'
+import { EVENT_TYPES, encodeFirmwareLog, encodeTaggedData, encodeVariableData } from '../../src/formats/event-log.ts'
 import { encodeGpt, type Gpt } from '../../src/formats/gpt.ts'
 import { encodeVariables, GLOBAL_VARIABLE } from '../../src/formats/ovmf-vars.ts'
 import { formatPcrSignatures } from '../../src/formats/pcr.ts'
@@ -23,6 +24,7 @@ import { signPe } from '../../src/image/efi-program.ts'
 import { writeErofs } from '../../src/image/erofs.ts'
 import { makeInitrd } from '../../src/image/initrd.ts'
 import { makeUki } from '../../src/image/uki.ts'
+import { formatRequests } from '../../src/signing/offline-requests.ts'
 import { signPcrPolicies } from '../../src/signing/pcr.ts'
 import { signRootHash } from '../../src/signing/root-hash.ts'
 import { makeEnrolment } from '../../src/signing/secure-boot.ts'
@@ -132,6 +134,35 @@ const policies = await signPcrPolicies([{ bank: 'sha256', pcr: Buffer.alloc(32, 
 const cms = async (prepared: ReturnType<typeof prepareEmbedded>) =>
   attachSignature(prepared, signers.db.certificate, await signers.db.sign(prepared.digest, 'IPE policy'))
 
+const event = (type: number, data: Uint8Array, pcr = 4) => ({ pcr, type, digests: { sha256: Buffer.alloc(32, pcr) }, data })
+const log = encodeFirmwareLog({
+  banks: ['sha256'],
+  events: [
+    event(EVENT_TYPES.EV_SEPARATOR, Buffer.alloc(4)),
+    event(EVENT_TYPES.EV_EVENT_TAG, encodeTaggedData(0x13aed6db, text('1')), 12),
+    event(EVENT_TYPES.EV_EFI_VARIABLE_DRIVER_CONFIG, encodeVariableData({ vendor: GUID, name: 'PK', data: Uint8Array.of(1) }), 7),
+  ],
+})
+const requests = formatRequests({
+  inputs: { bisque: '0.1.0', recipe: sha256('r'), lock: sha256('l'), certificates: sha256('c'), epoch: EPOCH },
+  requests: [{ round: 1, role: 'db', purpose: 'boot loader', image: 'main', digest: sha256('d'), certificate: sha256('x') }],
+})
+const record = (pcr: number) =>
+  `\x1e${JSON.stringify({ pcr, digests: [{ hashAlg: 'sha256', digest: 'ab'.repeat(32) }], content_type: 'systemd', content: { string: 'enter-initrd', bootId: 'ab'.repeat(16), timestamp: 1, eventType: 'phase' } })}\n`
+const ipe = `policy_name=tiny policy_version=0.0.1
+# all from the volume
+DEFAULT action=DENY
+DEFAULT op=EXECUTE action=DENY
+op=EXECUTE boot_verified=TRUE dmverity_signature=TRUE action=ALLOW
+op=KMODULE dmverity_roothash=sha256:${'ab'.repeat(32)} action=ALLOW
+`
+/** A version 4 public key packet and a user id, as `gpg --export` begins. */
+const keyring = Buffer.concat([
+  Buffer.from([0x99, 0, 13, 4, 1, 2, 3, 4, 1, 0, 8, 0xff, 0, 3, 1, 0]),
+  Buffer.from([0xb4, 3]),
+  text('abc'),
+])
+
 const SEEDS: Record<string, () => (Uint8Array | Promise<Uint8Array>)[]> = {
   ar: () => [debOf('tiny', '1'), encodeAr([])],
   authenticode: () => [signPe(tinyPe({ sizeOfHeaders: 0x400 }), signers.db)],
@@ -196,6 +227,20 @@ const SEEDS: Record<string, () => (Uint8Array | Promise<Uint8Array>)[]> = {
     ]),
   ],
   verity: () => [encodeVerity({ uuid: GUID, dataBlocks: 1000, salt: Buffer.alloc(32, 7) })],
+  'event-log': () => [log],
+  initrd: () => [
+    makeInitrd(tree, { compression: 'zstd' }),
+    ...['gz', 'xz'].map((c) => makeInitrd(tree, { compression: c as 'gz' })),
+  ],
+  'ipe-policy': () => [text(ipe)],
+  keyring: () => [keyring],
+  'pkcs11-uri': () => [
+    text('pkcs11:token=My%20Token;object=db;id=%01%02;type=private?module-path=/usr/lib/x.so&pin-source=file:/etc/pin'),
+  ],
+  revocations: () => [text(JSON.stringify([{ name: 'a', on: '2026-01-01', program: sha256('p') }]))],
+  'sign-requests': () => [text(requests)],
+  unit: () => [text('[Unit]\nDescription=a \\\n  b\n# c\n[Service]\nExecStart=/bin/sh -c "x"\n')],
+  'userspace-log': () => [text(record(11) + record(15))],
   x509: () => [signers.pk.certificate, signers.pcr.certificate],
 }
 

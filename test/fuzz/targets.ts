@@ -1,5 +1,6 @@
 /** Every decoder that reads what strangers wrote, as one function of bytes that answers with the shape of what it found. */
 import { crc32 } from 'node:zlib'
+import { Fault } from '../../src/base/fault.ts'
 import { decodeAr } from '../../src/formats/ar.ts'
 import { checkAuthenticode } from '../../src/formats/authenticode.ts'
 import { checkSigner, decodeSignedData } from '../../src/formats/cms.ts'
@@ -11,8 +12,16 @@ import { elfSection, parseModinfo } from '../../src/formats/elf.ts'
 import { SUPERBLOCK_OFFSET, superblock, superblockChecksum } from '../../src/formats/erofs.ts'
 import { decodeErofs } from '../../src/formats/erofs-decode.ts'
 import { decodeSignatureLists, decodeVariableUpdate } from '../../src/formats/esl.ts'
+import {
+  decodeFirmwareLog,
+  decodeTaggedData,
+  decodeVariableData,
+  parseUserspaceLog,
+  replayEvents,
+} from '../../src/formats/event-log.ts'
 import { decodeFat, readFat } from '../../src/formats/fat.ts'
 import { decodeGpt } from '../../src/formats/gpt.ts'
+import { lintIpePolicy, parseIpePolicy } from '../../src/formats/ipe-policy.ts'
 import { decodeVariables } from '../../src/formats/ovmf-vars.ts'
 import { parsePcrSignatures } from '../../src/formats/pcr.ts'
 import { decodePe, sectionContent } from '../../src/formats/pe.ts'
@@ -28,7 +37,13 @@ import { parseRelease } from '../../src/packages/deb/release.ts'
 import { parseSources } from '../../src/packages/deb/sources.ts'
 import { parseLocks } from '../../src/packages/lock.ts'
 import { parseIni } from '../../src/recipe/mkosi/ini.ts'
+import { parseRequests } from '../../src/signing/offline-requests.ts'
+import { parsePkcs11Uri } from '../../src/signing/pkcs11-uri.ts'
+import { parseRevocations } from '../../src/signing/revocations.ts'
 import { parseGroup, parsePasswd } from '../../src/tree/accounts.ts'
+import { parseUnit } from '../../src/verify/holes/files.ts'
+import { fingerprints } from '../../src/verify/holes/updates.ts'
+import { readInitrd } from '../../src/verify/initrd-files.ts'
 
 export interface Target {
   /** Answers with a shape: inputs of another shape are worth keeping. */
@@ -141,6 +156,67 @@ export const TARGETS: Readonly<Record<string, Target>> = {
   'variable-update': { run: (input) => shape(decodeVariableUpdate(input).payload.length), words: DER_WORDS },
   variables: { run: (input) => shape(decodeVariables(input).length), words: [Uint8Array.of(0xaa, 0x55, 0x3f, 0)] },
   verity: { run: (input) => shape(decodeVerity(input).dataBlocks), words: ['verity\0\0', 'sha256\0'] },
+  'event-log': {
+    run(input) {
+      const log = decodeFirmwareLog(input)
+      for (const { data } of log.events) for (const decode of [decodeTaggedData, decodeVariableData]) attempt(() => decode(data))
+      for (const bank of log.banks) attempt(() => replayEvents(bank, log.events))
+      return shape(log.events.length)
+    },
+    words: ['Spec ID Event03\0', Uint8Array.of(0x0b, 0), Uint8Array.of(4, 0), Uint8Array.of(0xff, 0xff, 0xff, 0xff)],
+  },
+  initrd: {
+    run: async (input) => shape((await readInitrd(input)).members),
+    words: ['070701', 'TRAILER!!!', Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd)],
+    share: 10_000,
+  },
+  'ipe-policy': {
+    run(input) {
+      const problems = lintIpePolicy(textOf(input))
+      const isRefused = problems.some(({ severity }) => severity === 'error')
+      const policy = attempt(() => parseIpePolicy(textOf(input)))
+      if ((policy === undefined) !== isRefused) throw new Error('the linter and the parser disagree')
+      return `${shape(problems.length)} ${problems[0]?.message.replace(/".*|\d.*/, '')}`
+    },
+    words: [
+      'policy_name=',
+      'policy_version=',
+      'DEFAULT ',
+      'op=',
+      'EXECUTE',
+      'KMODULE',
+      'action=',
+      'ALLOW',
+      'DENY',
+      'dmverity_signature=TRUE',
+      '\n',
+      '#',
+      ' ',
+      '0.0.1',
+      '65536',
+    ],
+  },
+  keyring: {
+    run: (input) => shape(fingerprints(input).length),
+    words: [Uint8Array.of(0x99), Uint8Array.of(0xc6, 0xff), Uint8Array.of(4)],
+  },
+  'pkcs11-uri': {
+    run: (input) => Object.keys(parsePkcs11Uri(textOf(input))).join(),
+    words: ['pkcs11:', ';', '?', '&', '%00', '%zz', 'token=', 'object=', 'id=', 'module-path=', 'pin-source='],
+  },
+  revocations: {
+    run: (input) => shape(parseRevocations(textOf(input), 'r').length),
+    words: ['{', '}', '[', ']', '"name":', '"program":', 'null'],
+  },
+  'sign-requests': {
+    run: (input) => shape(parseRequests(textOf(input)).requests.length),
+    words: ['{', '}', '[', ']', '"requests":', '"digest":', '../', 'null'],
+  },
+  unit: { run: (input) => shape(parseUnit(textOf(input)).length), words: ['[Service]\n', '=', '\\\n', '#', ';', '\n'] },
+  'userspace-log': {
+    run: (input) => shape(parseUserspaceLog(textOf(input)).length),
+    words: ['\x1e', '\n', '{"pcr":', 'null', '1e999', '"digests":['],
+  },
   x509: {
     run(input) {
       decodeIssuerAndSerial(input)
@@ -148,6 +224,16 @@ export const TARGETS: Readonly<Record<string, Target>> = {
     },
     words: DER_WORDS,
   },
+}
+
+/** What it answers, or nothing where it refuses. */
+function attempt<T>(body: () => T): T | undefined {
+  try {
+    return body()
+  } catch (error) {
+    if (error instanceof Fault) return undefined
+    throw error
+  }
 }
 
 const textOf = (input: Uint8Array): string => Buffer.from(input.buffer, input.byteOffset, input.length).toString('utf8')
