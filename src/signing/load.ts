@@ -10,6 +10,7 @@ import { loadCertificate, readSmall } from './certificate.ts'
 import { loadFileSigner, requireUsable } from './file.ts'
 import { loadPkcs11Signer, openTokens, type Tokens } from './pkcs11.ts'
 import { isPkcs11Uri } from './pkcs11-uri.ts'
+import type { RemoteLimits } from './remote.ts'
 import { KEY_ROLES, type KeyRole, type Signer, type Signers } from './signer.ts'
 
 export interface LoadOptions {
@@ -19,6 +20,8 @@ export interface LoadOptions {
   environment?: Readonly<Record<string, string | undefined>>
   /** Tokens that are open already. */
   tokens?: Tokens
+  /** How long remote signers are waited for. */
+  remote?: Partial<RemoteLimits>
   /** Signs for the roles of which the folder holds the certificate alone. Without it, such a role is refused. */
   offline?: (role: KeyRole, certificate: Uint8Array, successor?: true) => Signer
 }
@@ -78,6 +81,14 @@ async function loadAddressed(directory: string, role: KeyRole, address: string, 
   if (isPkcs11Uri(address)) {
     const tokens = options.tokens ?? openTokens(options.environment)
     return loadPkcs11Signer({ uri: address, certificate, pinFiles: beside('pin'), directory }, use, tokens)
+  }
+  if (/^https?:/i.test(address)) {
+    const { loadRemoteSigner } = await import('./remote.ts')
+    const there = (end: string) => beside(end).find((path) => existsSync(path))
+    const [clientCertificate, clientKey] = [there('client.crt'), there('client.key')]
+    const client = clientCertificate && clientKey ? { certificate: clientCertificate, key: clientKey } : undefined
+    const access = { directory, token: there('token'), authorities: there('ca.crt'), client }
+    return loadRemoteSigner({ address, role, certificate, access }, use, options.remote)
   }
   throw new Fault('usage', `Cannot sign with ${join(directory, `${role}.signer`)}: it names neither pkcs11:… nor https://…`)
 }
