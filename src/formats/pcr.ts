@@ -86,19 +86,26 @@ export interface PcrPolicy {
   /** SHA-256 of the key as PKCS#1, see `publicKeyFingerprint()`. */
   keyFingerprint: string
   policy: Uint8Array
-  /** Over the 32 bytes of `policy`. */
+  /** What it is for, where that is not just anything: secrets that name a reference take only policies with it. */
+  reference?: string
+  /** Over the bytes of `signedPolicy()`. */
   signature: Uint8Array
 }
 
+/** What a policy's signature is made over: the policy, and the digest of what it is for. */
+export const signedPolicy = ({ policy, reference }: Pick<PcrPolicy, 'policy' | 'reference'>): Buffer =>
+  Buffer.concat([policy, ...(reference === undefined ? [] : [sha256Bytes(Buffer.from(reference))])])
+
 /** `.pcrsig`: the signed policies as systemd reads them. Equal policies (phases with equal PCRs) appear once. */
 export function formatPcrSignatures(policies: readonly PcrPolicy[]): string {
-  const banks: Record<string, { pcrs: number[]; pkfp: string; pol: string; sig: string }[]> = {}
-  for (const { bank, keyFingerprint, policy, signature } of policies) {
+  const banks: Record<string, { pcrs: number[]; pkfp: string; ref?: string; pol: string; sig: string }[]> = {}
+  for (const { bank, keyFingerprint, policy, reference, signature } of policies) {
     banks[bank] ??= []
     const pol = Buffer.from(policy).toString('hex')
-    if (banks[bank].some((entry) => entry.pol === pol && entry.pkfp === keyFingerprint)) continue
+    if (banks[bank].some((entry) => entry.pol === pol && entry.pkfp === keyFingerprint && entry.ref === reference)) continue
     const sig = Buffer.from(signature).toString('base64')
-    banks[bank].push({ pcrs: [PCR_KERNEL_BOOT], pkfp: keyFingerprint, pol, sig })
+    const ref = reference === undefined ? {} : { ref: reference }
+    banks[bank].push({ pcrs: [PCR_KERNEL_BOOT], pkfp: keyFingerprint, ...ref, pol, sig })
   }
   return JSON.stringify(banks)
 }
@@ -113,11 +120,14 @@ export function parsePcrSignatures(text: string): PcrPolicy[] {
     if (!Array.isArray(entries) || entries.length > MAX_POLICIES)
       throw new Fault('format', `Cannot read .pcrsig: ${bank} is not a list of at most ${MAX_POLICIES} policies`)
     for (const [i, entry] of entries.entries()) {
-      const { pcrs, pkfp, pol, sig } = (entry ?? {}) as Record<string, unknown>
+      const { pcrs, pkfp, ref, pol, sig } = (entry ?? {}) as Record<string, unknown>
       if (sig === undefined || !Array.isArray(pcrs) || pcrs.length !== 1 || pcrs[0] !== PCR_KERNEL_BOOT) continue
-      const sound = isDigest(pkfp) && isDigest(pol) && typeof sig === 'string' && /^[A-Za-z0-9+/]+=*$/.test(sig)
-      if (!sound) throw new Fault('format', `Cannot read .pcrsig: entry ${i} of ${bank} lacks a sound pkfp, pol or sig`)
-      policies.push({ bank, keyFingerprint: pkfp, policy: Buffer.from(pol, 'hex'), signature: Buffer.from(sig, 'base64') })
+      const signed = typeof sig === 'string' && /^[A-Za-z0-9+/]+=*$/.test(sig)
+      if (!isDigest(pkfp) || !isDigest(pol) || !signed || !(ref === undefined || typeof ref === 'string'))
+        throw new Fault('format', `Cannot read .pcrsig: entry ${i} of ${bank} lacks a sound pkfp, pol or sig`)
+      const reference = ref === undefined ? {} : { reference: ref }
+      const [policy, signature] = [Buffer.from(pol, 'hex'), Buffer.from(sig, 'base64')]
+      policies.push({ bank, keyFingerprint: pkfp, policy, ...reference, signature })
     }
   }
   return policies

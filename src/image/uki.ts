@@ -72,14 +72,16 @@ export async function makeUki(given: UkiInput): Promise<Uki> {
   const banks = given.banks ?? ['sha256']
   checkInput(given, banks)
   const plainStub = await readWhole(given.stub)
-  const input = fitToStub(given, plainStub)
+  const version = stubVersion(plainStub)
+  const input = fitToStub(given, version)
   const { db } = input.signers
   const kernel = await kernelOf(input)
   const nxCompat = (decodePe(kernel, 'kernel').dllCharacteristics & NX_COMPAT) !== 0
   const sbat = sbatOf([plainStub, kernel], input.sbat ?? UKI_SBAT)
   const stub = replaceSection(plainStub, '.sbat', sbat)
 
-  const parts = await planParts(input, kernel, banks)
+  const moments = version >= REFERENCES_SINCE ? [...MOMENTS, IN_INITRD] : MOMENTS
+  const parts = await planParts(input, kernel, banks, moments)
   const program = await layOutProgram(stub, parts, { nxCompat, signer: db })
   const placed = parts.map((part, i): PlacedPart => {
     const target = program.targets[i]!
@@ -88,7 +90,7 @@ export async function makeUki(given: UkiInput): Promise<Uki> {
   })
 
   const inStub = measureSection('.sbat', sbat, banks)
-  const tables = await signProfiles([inStub, ...placed], banks, input.signers.pcr)
+  const tables = await signProfiles([inStub, ...placed], banks, moments, input.signers.pcr)
   const signed = await signProgram(program, db, 'UKI', input.signingTime)
   const ids = input.profiles?.length ? [MAIN_PROFILE, ...input.profiles].map(({ id }) => id) : []
   return {
@@ -102,11 +104,29 @@ export async function makeUki(given: UkiInput): Promise<Uki> {
   }
 }
 
-/** What older stubs do not know yet is put where they look for it, or refused. */
-function fitToStub(input: UkiInput, stub: Uint8Array): UkiInput {
+/** When a policy holds, and what it is for. */
+interface Moment {
+  phasePath: string
+  reference?: string
+}
+
+const MOMENTS: readonly Moment[] = PHASE_PATHS.map((phasePath) => ({ phasePath }))
+
+/**
+ * What the initrd alone may do: define the TPM's indexes that later stand for further PCRs. It comes last, as what does not
+ * know of references takes the first policy that fits.
+ */
+const IN_INITRD: Moment = { phasePath: 'enter-initrd', reference: 'initrd' }
+const REFERENCES_SINCE = 262
+
+function stubVersion(stub: Uint8Array): number {
   const section = findSection(decodePe(stub, 'stub'), '.sdmagic')
   const magic = section ? Buffer.from(sectionContent(stub, section)).toString('latin1') : ''
-  const version = Number(/systemd-stub (\d+)/.exec(magic)?.[1] ?? Number.POSITIVE_INFINITY)
+  return Number(/systemd-stub (\d+)/.exec(magic)?.[1] ?? Number.POSITIVE_INFINITY)
+}
+
+/** What older stubs do not know yet is put where they look for it, or refused. */
+function fitToStub(input: UkiInput, version: number): UkiInput {
   if (version < PROFILES_SINCE && input.profiles?.length) {
     const why = `profiles need systemd-stub ${PROFILES_SINCE} or newer, the image has ${version}`
     throw new Fault('recipe', `Cannot make UKI: ${why}`, { hint: 'leave out UnifiedKernelImageProfiles=' })
@@ -140,7 +160,12 @@ async function gunzipped(kernel: Uint8Array): Promise<Uint8Array> {
   }
 }
 
-async function planParts(input: UkiInput, kernel: Uint8Array, banks: readonly PcrBank[]): Promise<Part[]> {
+async function planParts(
+  input: UkiInput,
+  kernel: Uint8Array,
+  banks: readonly PcrBank[],
+  moments: readonly Moment[],
+): Promise<Part[]> {
   const { pcr } = input.signers
   const sources: Partial<Record<string, readonly Content[]>> = {
     '.osrel': [textContent(input.osRelease)],
@@ -153,7 +178,7 @@ async function planParts(input: UkiInput, kernel: Uint8Array, banks: readonly Pc
     '.ucode': [input.microcode ?? []].flat(),
   }
   const base = await Promise.all(UKI_FILE_ORDER.map((name) => partOf(name, sources[name] ?? [])))
-  const signatures = pcr ? [{ ...(await partOf('.pcrsig', [])), sizeBytes: pcrSignaturesSize(pcr, banks) }] : []
+  const signatures = pcr ? [{ ...(await partOf('.pcrsig', [])), sizeBytes: pcrSignaturesSize(pcr, banks, moments) }] : []
   const profiles = await Promise.all(
     (input.profiles ?? []).map(async ({ text, cmdline, signed }) => [
       await partOf('.profile', [textContent(text)]),
@@ -167,12 +192,13 @@ async function planParts(input: UkiInput, kernel: Uint8Array, banks: readonly Pc
 }
 
 /** The size of `.pcrsig` text before there are signatures: all its values have sizes known beforehand. */
-function pcrSignaturesSize(signer: Signer, banks: readonly PcrBank[]): number {
+function pcrSignaturesSize(signer: Signer, banks: readonly PcrBank[], moments: readonly Moment[]): number {
   const policies = signersInForce(signer).flatMap(({ certificate }, by) => {
     const bits = publicKeyOf(certificate).asymmetricKeyDetails?.modulusLength ?? 0
     return banks.flatMap((bank) =>
-      PHASE_PATHS.map((_, i) => ({
+      moments.map(({ reference }, i) => ({
         bank,
+        ...(reference === undefined ? {} : { reference }),
         keyFingerprint: String(by).repeat(64),
         policy: Buffer.alloc(32, i),
         signature: Buffer.alloc(Math.ceil(bits / 8)),
@@ -186,11 +212,12 @@ function pcrSignaturesSize(signer: Signer, banks: readonly PcrBank[]): number {
 async function signProfiles(
   sections: readonly (MeasuredSection | PlacedPart)[],
   banks: readonly PcrBank[],
+  moments: readonly Moment[],
   signer: Signer | undefined,
 ): Promise<PcrTable[]> {
   const tables: PcrTable[] = []
   for (const effective of splitProfiles(sections)) {
-    const { table, values } = measureProfile(effective, banks)
+    const { table, values } = measureProfile(effective, banks, moments)
     tables.push(table)
     const target = effective.find((part): part is PlacedPart => part.name === '.pcrsig' && 'target' in part)?.target
     if (!target || !signer) continue
@@ -204,14 +231,15 @@ async function signProfiles(
 function measureProfile(
   sections: readonly MeasuredSection[],
   banks: readonly PcrBank[],
+  moments: readonly Moment[],
 ): { table: PcrTable; values: PcrValue[] } {
   const table: PcrTable = Object.fromEntries(PHASE_PATHS.map((path) => [path, {}]))
   const values = banks.flatMap((bank) => {
     const afterStub = pcrOfSections(bank, sections)
-    return PHASE_PATHS.map((path) => {
-      const pcr = pcrAtPhase(bank, afterStub, path)
-      table[path]![bank] = Buffer.from(pcr).toString('hex')
-      return { bank, pcr }
+    return moments.map(({ phasePath, reference }) => {
+      const pcr = pcrAtPhase(bank, afterStub, phasePath)
+      table[phasePath]![bank] = Buffer.from(pcr).toString('hex')
+      return { bank, pcr, ...(reference === undefined ? {} : { reference }) }
     })
   })
   return { table, values }

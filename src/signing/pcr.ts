@@ -1,5 +1,5 @@
 /** Signed TPM policies over PCR 11: what lets a machine unseal its secrets with any UKI this key vouches for. */
-import { type PcrBank, type PcrPolicy, policyDigest, publicKeyFingerprint } from '../formats/pcr.ts'
+import { type PcrBank, type PcrPolicy, policyDigest, publicKeyFingerprint, signedPolicy } from '../formats/pcr.ts'
 import { publicKeyOf, sha256Bytes } from '../formats/x509.ts'
 import { type Signer, signDigest, signersInForce } from './signer.ts'
 
@@ -7,6 +7,8 @@ import { type Signer, signDigest, signersInForce } from './signer.ts'
 export interface PcrValue {
   bank: PcrBank
   pcr: Uint8Array
+  /** What the policy is for alone. */
+  reference?: string
 }
 
 /** Policies of every signer in force: a machine looks for those of the key its secrets are sealed to. */
@@ -14,11 +16,12 @@ export async function signPcrPolicies(values: readonly PcrValue[], signer: Signe
   const policies: PcrPolicy[] = []
   for (const one of signersInForce(signer)) {
     const keyFingerprint = publicKeyFingerprint(publicKeyOf(one.certificate))
-    for (const { bank, pcr } of values) {
+    for (const { bank, pcr, reference } of values) {
       const policy = policyDigest(bank, pcr)
       const about = `PCR 11 ${bank}:${Buffer.from(pcr).toString('hex')}`
-      const signature = await signDigest(one, sha256Bytes(policy), 'PCR policy', about)
-      policies.push({ bank, keyFingerprint, policy, signature })
+      const meant = { policy, ...(reference === undefined ? {} : { reference }) }
+      const signature = await signDigest(one, sha256Bytes(signedPolicy(meant)), 'PCR policy', about)
+      policies.push({ bank, keyFingerprint, ...meant, signature })
     }
   }
   return policies
