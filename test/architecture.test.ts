@@ -18,8 +18,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   update:   ['formats', 'run', 'store', 'tree', 'signing'],
   verify:   ['formats', 'run', 'store', 'tree', 'signing', 'image'], // hashes blocks as `image` does
   vm:       ['formats', 'run', 'store', 'tree', 'signing'],
+  attack:   ['formats', 'run', 'store', 'tree', 'signing', 'image', 'vm'], // forges images, and boots them
   build:    ['formats', 'run', 'store', 'tree', 'signing', 'recipe', 'packages', 'image', 'publish', 'update', 'verify', 'vm'],
-  cli:      ['build', 'formats', 'run', 'store', 'tree', 'signing', 'recipe', 'packages', 'image', 'publish', 'update', 'verify', 'vm'],
+  cli:      ['build', 'attack', 'formats', 'run', 'store', 'tree', 'signing', 'recipe', 'packages', 'image', 'publish', 'update', 'verify', 'vm'],
   service:  ['build', 'formats', 'run', 'store', 'tree', 'signing', 'recipe', 'packages', 'image', 'publish', 'update', 'verify', 'vm'],
 }
 

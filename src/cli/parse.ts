@@ -9,6 +9,7 @@ import { flag, option } from '@optique/core/primitives'
 import { Fault } from '../base/fault.ts'
 import { folder } from './options.ts'
 import type { Outcome, Session } from './session.ts'
+import * as attack from './verbs/attack.ts'
 import * as build from './verbs/build.ts'
 import * as bump from './verbs/bump.ts'
 import * as cache from './verbs/cache.ts'
@@ -21,7 +22,7 @@ import * as sign from './verbs/sign.ts'
 import * as summary from './verbs/summary.ts'
 import * as vm from './verbs/vm.ts'
 
-const verbs = { init, summary, lock, build, bump, clean, vm, keys, sign, cache, doctor }
+const verbs = { init, summary, lock, build, bump, clean, vm, attack, keys, sign, cache, doctor }
 
 const globals = object('Global options', {
   json: withDefault(
@@ -38,7 +39,7 @@ const parser = merge(
   globals,
   or(
     ...[init.parser, summary.parser, lock.parser, build.parser, bump.parser, clean.parser],
-    ...[vm.parser, keys.parser, sign.parser, cache.parser, doctor.parser],
+    ...[vm.parser, attack.parser, keys.parser, sign.parser, cache.parser, doctor.parser],
   ),
 )
 

@@ -1,0 +1,134 @@
+/** What lies beside the UKI on the ESP, which nobody signs as a whole: addons, entries, credentials, extensions. */
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Report } from '../../base/report.ts'
+import { encodeNullCredential } from '../../formats/credential.ts'
+import { writeErofs } from '../../image/erofs.ts'
+import { madeDirectory, madeFile } from '../../tree/content.ts'
+import { treeOf } from '../../tree/tree.ts'
+import type { Case } from '../case.ts'
+import { forgedAddon, signedBy } from '../kit.ts'
+
+const ENTRY = 'loader/entries/attack.conf'
+const UNIT = 'systemd.extra-unit.bisque-attack.service'
+const UUID = '0b5e55ed-0b5e-45ed-8b5e-55ed0b5e55ed'
+
+/** Whether a word has reached the kernel's command line. */
+const inCmdline = (word: string) =>
+  `tr ' ' '\\n' </proc/cmdline | grep -qxF '${word}' && echo WORKED || echo '${word} is not on the command line'`
+
+export const ESP_CASES: readonly Case[] = [
+  {
+    name: 'addon-unsigned',
+    group: 'esp',
+    does: 'an addon that nobody signed',
+    by: 'firmware',
+    sign: 'systemd-stub prints that firmware denies access to it, and its words are not on the command line',
+    attack: {
+      kind: 'beside',
+      files: (image, { subject }) => ({
+        'loader/addons/unsigned.addon.efi': forgedAddon(image.readEsp(subject.loader), 'attack.addon=unsigned'),
+      }),
+      look: inCmdline('attack.addon=unsigned'),
+      refused: /unsigned\.addon\.efi.*(?:Access denied|Security violation)/i,
+      worked: /^WORKED$/m,
+    },
+  },
+  {
+    name: 'addon-stranger',
+    group: 'esp',
+    does: 'an addon signed by another key',
+    by: 'firmware',
+    sign: 'systemd-stub prints that firmware denies access to it, and its words are not on the command line',
+    attack: {
+      kind: 'beside',
+      files: async (image, { subject, stranger }) => ({
+        [`${subject.uki}.extra.d/stranger.addon.efi`]: await signedBy(
+          forgedAddon(image.readEsp(subject.loader), 'attack.addon=stranger'),
+          stranger.db,
+        ),
+      }),
+      look: inCmdline('attack.addon=stranger'),
+      refused: /stranger\.addon\.efi.*(?:Access denied|Security violation)/i,
+      worked: /^WORKED$/m,
+    },
+  },
+  {
+    name: 'entry-edited',
+    group: 'esp',
+    does: 'a boot entry and loader.conf that hand the UKI another command line',
+    by: 'systemd-stub',
+    sign: 'the entry was booted, and its options are not on the command line',
+    attack: {
+      kind: 'beside',
+      files: (_, { subject }) => ({
+        'loader/loader.conf': Buffer.from('default attack.conf\ntimeout 0\neditor yes\n'),
+        [ENTRY]: Buffer.from(`title Attack\nversion 99\nlinux /${subject.uki}\noptions attack.entry=1 init=/bin/sh\n`),
+      }),
+      look: `${inCmdline('attack.entry=1')}
+echo "booted: $(tail -c +5 /sys/firmware/efi/efivars/LoaderEntrySelected-* | tr -d '\\000')"`,
+      refused: /booted: attack\.conf/,
+      worked: /^WORKED$/m,
+    },
+  },
+  {
+    name: 'credential',
+    group: 'esp',
+    does: 'a credential with a unit in it, sealed with the key that everyone has',
+    by: 'systemd',
+    sign: 'the credential has arrived, it does not decrypt under Secure Boot with a TPM, and there is no such unit',
+    attack: {
+      kind: 'beside',
+      files: () => ({
+        [`loader/credentials/${UNIT}.cred`]: encodeNullCredential(
+          UNIT,
+          Buffer.from('[Service]\nType=oneshot\nExecStart=/bin/true\n'),
+          { iv: Buffer.alloc(12, 1), time: 1 },
+        ),
+      }),
+      look: `systemctl cat bisque-attack.service >/dev/null 2>&1 && echo WORKED || echo 'there is no such unit'
+systemd-creds --name=${UNIT} decrypt /run/credentials/@encrypted/${UNIT} - 2>&1`,
+      refused: /there is no such unit[\s\S]*(?:not (?:permitted|allowed)|refus|denied|null key|Failed to decrypt)/i,
+      worked: /^WORKED$/m,
+    },
+  },
+  {
+    name: 'sysext',
+    group: 'esp',
+    does: 'a system extension that nobody signed',
+    by: 'systemd',
+    sign: 'its file is not in /usr, and systemd-sysext says that the image policy does not allow it',
+    attack: {
+      kind: 'beside',
+      files: async (_, { subject }) => {
+        const extension = await forgedExtension()
+        return { [`${subject.uki}.extra.d/attack.sysext.raw`]: extension, 'loader/extensions/attack.sysext.raw': extension }
+      },
+      look: `[ -e /usr/bin/bisque-attack ] && echo WORKED || echo 'no file of it is in /usr'
+journalctl -b --no-pager -o cat _COMM=systemd-sysext | grep -i attack | tail -n 2
+ls /run/systemd/.extra /.extra 2>/dev/null`,
+      refused: /no file of it is in \/usr/,
+      worked: /^WORKED$/m,
+    },
+  },
+]
+
+async function forgedExtension(): Promise<Uint8Array> {
+  const folder = await mkdtemp(join(tmpdir(), 'bisque-extension-'))
+  try {
+    const files = [
+      [
+        'usr/lib/extension-release.d/extension-release.attack',
+        madeFile('ID=_any\nARCHITECTURE=x86-64\nSYSEXT_SCOPE=initrd system portable\n', 0),
+      ],
+      ['usr/bin/bisque-attack', madeFile('#!/bin/sh\n', 0, 0o755)],
+    ] as const
+    const path = join(folder, 'attack.raw')
+    const silent = new Report(() => {})
+    await writeErofs(treeOf(files, madeDirectory(0)), path, { uuid: UUID, compression: 'none', workers: 1 }, silent)
+    return await readFile(path)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+}
