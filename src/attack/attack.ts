@@ -184,7 +184,8 @@ async function playBoot(lab: Lab, kit: Kit, one: Case, from: { disk: string; sta
       ...(mayComeUp ? { mayComeUp } : {}),
     })
     if (seen.up && !mayComeUp) return { verdict: 'not refused', evidence: 'the machine came up' }
-    const tail = vm.console.lastLines(4).replaceAll('\n', ' | ').replace(/ +/g, ' ')
+    const { console: serial } = vm
+    const tail = serial.lastLines(4).replaceAll('\n', ' | ').replace(/ +/g, ' ')
     if (seen.refused === undefined)
       return { verdict: 'not seen', evidence: `the machine did not come up, and did not say why; its last lines: ${tail}` }
     return { verdict: 'refused', refusedBy: one.by, evidence: seen.refused }
