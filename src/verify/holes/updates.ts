@@ -82,11 +82,12 @@ function keysOf(files: Files): string[] {
 
 /** Of the primary keys in a binary keyring (RFC 9580, 4.2 and 5.5.4). */
 export function fingerprints(bytes: Uint8Array): string[] {
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+  // Lengths may be read beyond the end; what they say is held against it.
+  const buffer = Buffer.concat([bytes, Buffer.alloc(6)])
   const found: string[] = []
-  for (let at = 0; at < buffer.length; ) {
+  for (let at = 0; at < bytes.length; ) {
     const packet = packetAt(buffer, at)
-    if (!packet) break
+    if (!packet || packet.end > bytes.length) break
     if (packet.tag === 6) found.push(fingerprintOf(packet.body))
     at = packet.end
   }
@@ -107,7 +108,7 @@ function fingerprintOf(body: Buffer): string {
 
 function packetAt(buffer: Buffer, at: number): { tag: number; body: Buffer; end: number } | undefined {
   const first = buffer[at]!
-  if ((first & 0x80) === 0 || at + 6 > buffer.length) return undefined
+  if ((first & 0x80) === 0) return undefined
   const isNew = (first & 0x40) !== 0
   const [length, header] = isNew ? newLength(buffer, at + 1) : oldLength(buffer, at + 1, first & 3)
   const start = at + 1 + header
