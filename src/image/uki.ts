@@ -80,7 +80,7 @@ export async function makeUki(given: UkiInput): Promise<Uki> {
   const sbat = sbatOf([plainStub, kernel], input.sbat ?? UKI_SBAT)
   const stub = replaceSection(plainStub, '.sbat', sbat)
 
-  const moments = version >= REFERENCES_SINCE ? [...MOMENTS, IN_INITRD] : MOMENTS
+  const moments = version >= REFERENCES_SINCE && version < Infinity ? [...MOMENTS, IN_INITRD] : MOMENTS
   const parts = await planParts(input, kernel, banks, moments)
   const program = await layOutProgram(stub, parts, { nxCompat, signer: db })
   const placed = parts.map((part, i): PlacedPart => {
