@@ -190,14 +190,14 @@ function refuseOther(before: readonly SigningRequest[], offline: OfflineSigners,
   )
 }
 
-/** Whether artifacts of an earlier image may be in a later one: one of its trees is there, or scripts may have put them there. */
+/** Whether artifacts of an earlier image may be in a later one: a setting names them, or scripts may have put them there. */
 export function mayHold(recipe: Recipe): (image: string, other: string) => boolean {
   const images = [...recipe.subimages, recipe]
   const place = (name: string) => images.findIndex((image) => image.name === name)
   return (name, other) => {
     const [at, before] = [place(name), place(other)]
     if (before >= at) return false
-    return namesOutput(images[at]!) || images.slice(0, at + 1).some(hasScripts)
+    return namesOutput(images[at]!, images[before]!) || images.slice(0, at + 1).some(hasScripts)
   }
 }
 
@@ -207,6 +207,12 @@ const hasScripts = ({ settings }: ImageRecipe): boolean =>
     ...[settings.finalizeScripts, settings.postOutputScripts],
   ].some((scripts) => scripts.length > 0)
 
-function namesOutput({ settings: { outputDirectory, ...settings } }: ImageRecipe): boolean {
-  return JSON.stringify(settings).includes(JSON.stringify(`${outputDirectory}/`).slice(1, -1))
+/** Whether a setting is the path of another image's output, or of the folder with all of them. */
+function namesOutput({ settings: { outputDirectory, ...settings } }: ImageRecipe, other: ImageRecipe): boolean {
+  const prefix = `${outputDirectory}/${other.settings.output}`
+  const isOutput = (value: unknown): boolean => {
+    if (typeof value === 'string') return value === outputDirectory || value.startsWith(prefix)
+    return typeof value === 'object' && value !== null && Object.values(value).some(isOutput)
+  }
+  return isOutput(settings)
 }

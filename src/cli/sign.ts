@@ -98,8 +98,11 @@ function roundText({ folder, round, open }: SigningRound, options: SignVerbOptio
   ].join('\n')
 }
 
+/** A line of all columns fits into 80. */
+const ABOUT_WIDTH = 46
+
 function line(request: SigningRequest, dim: (text: string) => string): string {
   const about = describe(request)
-  const cut = about.length > 60 ? `${about.slice(0, 59)}…` : about
-  return `${cut.padEnd(60)}  ${dim(`${request.digest.slice(0, 16)}…`)}`
+  const cut = about.length > ABOUT_WIDTH ? `${about.slice(0, ABOUT_WIDTH - 1)}…` : about
+  return `${cut.padEnd(ABOUT_WIDTH)}  ${dim(`${request.digest.slice(0, 16)}…`)}`
 }

@@ -40,13 +40,11 @@ if [ ! -f "$name.crt" ]; then
   echo "sign.sh: nothing here is to be signed by $name" >&2
   exit 1
 fi
+signed=0
 for digest in [0-9]*-"$name"-*.digest; do
   case $digest in [0-9]*-"$name"-next-*) continue ;; esac
   signature=\${digest%.digest}.sig
-  if [ -f "$signature" ] && right "$digest" "$signature"; then
-    echo "is signed     $signature"
-    continue
-  fi
+  if [ -f "$signature" ] && right "$digest" "$signature"; then continue; fi
   openssl pkeyutl -sign -pkeyopt digest:sha256 -inkey "$key" "$@" -in "$digest" -out "$signature.new"
   if ! right "$digest" "$signature.new"; then
     rm -f "$signature.new"
@@ -54,8 +52,10 @@ for digest in [0-9]*-"$name"-*.digest; do
     exit 1
   fi
   mv "$signature.new" "$signature"
-  echo "signed        $signature"
+  echo "signed  $signature"
+  signed=1
 done
+if [ "$signed" = 0 ]; then echo "everything for $name is signed already"; fi
 `
 
 /** What a person reads who is handed the folder. */

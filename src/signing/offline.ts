@@ -120,7 +120,8 @@ export function offlineSigners(signatures: ReadonlyMap<AskedKey, Uint8Array>): O
  */
 export function nextRound(missing: readonly Asked[], holds: (image: string, other: string) => boolean): Asked[] {
   const free = missing.filter((one) => !missing.some((other) => mayHold(one, other, holds)))
-  const distinct = new Map(free.sort(byRoleAndPurpose).map((one) => [keyOf(one), one]))
+  const distinct = new Map<AskedKey, Asked>()
+  for (const one of free.sort(byRoleAndPurpose)) if (!distinct.has(keyOf(one))) distinct.set(keyOf(one), one)
   return [...distinct.values()]
 }
 
