@@ -24,6 +24,7 @@ import type { Workers } from '../run/workers.ts'
 import { makeEnrolment } from '../signing/secure-boot.ts'
 import { readContent, readText } from '../tree/content.ts'
 import type { Content, Inode, Tree } from '../tree/tree.ts'
+import { ipeProfiles } from './ipe.ts'
 import type { Signing } from './keys.ts'
 
 /** An initrd that every kernel of the image gets. */
@@ -292,7 +293,7 @@ export function ukiInput(
     osRelease,
     cmdline: words.join(' '),
     uname: kernel.version,
-    profiles: ukiProfiles(settings.unifiedKernelImageProfiles, words),
+    profiles: ukiProfiles([...settings.unifiedKernelImageProfiles, ...ipeProfiles(settings)], words),
     signers: {
       ...(settings.secureBoot ? { db: signing.signers.db } : {}),
       ...(wantsPolicies(settings) ? { pcr: signing.signers.pcr } : {}),

@@ -37,7 +37,7 @@ import {
   wantsPolicies,
 } from './boot.ts'
 import type { Env } from './env.ts'
-import { ipeWords } from './ipe.ts'
+import { ipeFiles, ipeWords } from './ipe.ts'
 import { requireSignatures } from './keys.ts'
 import type { OutputInput } from './output.ts'
 import { definitionsOf } from './partitions.ts'
@@ -75,7 +75,8 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
     await input.initrds() // with signatures of its own
     requireSignatures(signing)
   }
-  const system = withFiles(withFiles(installed, loader), ownRoot(settings, epoch))
+  const added = new Map([...ownRoot(settings, epoch), ...ipeFiles(settings, epoch)])
+  const system = withFiles(withFiles(installed, loader), added)
   const root = settings.hermeticUsr ? await usrLayout(system, hermetic(settings, epoch)) : clampTimes(system, epoch)
   const osRelease = await osReleaseOf(root)
   const definitions = definitionsOf(settings, osRelease, system)

@@ -1,30 +1,45 @@
-/** The IPE policy of an image: what it adds to the initrd, to the command line and to the system. */
+/** The IPE policy of an image: what it adds to the initrd, to the command line, to the UKI and to the system. */
 import { makeInitrd } from '../image/initrd.ts'
 import { ipeInitrd } from '../image/ipe/initrd.ts'
-import { ipePolicies } from '../image/ipe/policy.ts'
+import { type IpePolicies, ipePolicies } from '../image/ipe/policy.ts'
+import { ipeSystem, ROOT_FLAGS } from '../image/ipe/system.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
 import type { Settings } from '../recipe/schema.ts'
 import { signIpePolicy } from '../signing/ipe.ts'
+import type { Tree } from '../tree/tree.ts'
 import type { NamedInitrd } from './boot.ts'
 import type { Signing } from './keys.ts'
 
-/** An initrd with the signed policy and what insists on it; none where the image has no policy. */
+const policiesOf = ({ imageId, output, ipePolicy }: Settings): IpePolicies =>
+  ipePolicies({ imageId: imageId ?? output, ipePolicy })
+
+/** An initrd with the signed policies and what insists on them; none where the image has no policy. */
 export async function ipeInitrds({ settings }: ImageRecipe, signing: Signing, epoch: number): Promise<NamedInitrd[]> {
-  const { ipe, ipePolicy, imageId, output } = settings
-  if (ipe === 'off') return []
-  const { name, text, booted } = ipePolicies({ imageId: imageId ?? output, ipePolicy })
-  const signer = signing.signers.verity
-  const [signed, signedBooted] = [await signIpePolicy(text, signer), await signIpePolicy(booted.text, signer)]
-  const tree = ipeInitrd({
-    mode: ipe as 'enforce',
-    name,
-    text,
-    signed,
-    booted: { name: booted.name, signed: signedBooted },
-    epoch,
+  if (settings.ipe === 'off') return []
+  const { policy, booted } = policiesOf(settings)
+  const sign = async (one: { name: string; text: string }) => ({
+    ...one,
+    signed: await signIpePolicy(one.text, signing.signers.verity),
   })
+  const tree = ipeInitrd({ mode: settings.ipe, policy: await sign(policy), booted: await sign(booted), epoch })
   return [{ name: 'ipe.initrd', content: { bytes: await makeInitrd(tree, { compression: 'none' }) } }]
 }
 
-/** Words of the command line. */
-export const ipeWords = ({ ipe }: Settings): string[] => (ipe === 'off' ? [] : [`ipe.enforce=${ipe === 'enforce' ? 1 : 0}`])
+/** Words of the command line. Where /usr is a file system of its own, nothing on the root is executed. */
+export function ipeWords({ ipe, hermeticUsr, kernelCommandLine }: Settings): string[] {
+  if (ipe === 'off') return []
+  const plain = !hermeticUsr || ipe !== 'enforce' || kernelCommandLine.some((word) => word.startsWith('rootflags='))
+  return [`ipe.enforce=${ipe === 'enforce' ? 1 : 0}`, ...(plain ? [] : [ROOT_FLAGS])]
+}
+
+/** The choice in the boot menu that enforces, where the recipe leaves it to that. */
+export const ipeProfiles = ({ ipe }: Settings) =>
+  ipe === 'profile'
+    ? [{ profile: { ID: 'ipe', TITLE: 'Boot with IPE enforcement' }, cmdline: ['ipe.enforce=1'], signExpectedPcr: true }]
+    : []
+
+/** What the booted system has of it. */
+export function ipeFiles(settings: Settings, epoch: number): Tree {
+  const { ipe } = settings
+  return ipe === 'off' || ipe === 'permissive' ? new Map() : ipeSystem({ mode: ipe, booted: policiesOf(settings).booted, epoch })
+}

@@ -18,9 +18,8 @@ export interface IpeAdjustments {
 }
 
 export interface IpePolicies {
-  /** Name of the policy that PID 1 of the initrd loads. */
-  name: string
-  text: string
+  /** The policy that PID 1 of the initrd loads. */
+  policy: { name: string; text: string }
   /** What replaces it once the system is up. */
   booted: { name: string; text: string }
 }
@@ -35,8 +34,7 @@ export function ipePolicies(settings: { imageId: string; ipePolicy: IpeAdjustmen
     ipePolicy?.text === undefined ? generated(settings.imageId, ipePolicy) : parseIpePolicy(ipePolicy.text, ipePolicy.source)
   const booted = bootedPolicy(policy)
   return {
-    name: policy.name,
-    text: ipePolicy?.text ?? formatIpePolicy(policy),
+    policy: { name: policy.name, text: ipePolicy?.text ?? formatIpePolicy(policy) },
     booted: { name: booted.name, text: formatIpePolicy(booted) },
   }
 }
