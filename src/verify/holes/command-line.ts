@@ -21,7 +21,6 @@ const OPENINGS: readonly Opening[] = [
   { key: 'dm_verity.require_signatures',   when: isNo,                   why: 'takes root hashes without a signature' },
   { key: 'systemd.verity_usr_options',     when: isLax,                  why: 'goes on with blocks that do not match' },
   { key: 'systemd.verity_root_options',    when: isLax,                  why: 'goes on with blocks that do not match' },
-  { key: 'ipe.enforce',                    when: isNo,                   why: 'lets IPE only watch' },
   { key: 'module.sig_enforce',             when: isNo,                   why: 'loads modules that nobody signed' },
   { key: 'efi',                            when: (v) => /disable_early_pci_dma|nosoftreserve|runtime/.test(v) ? false : v === 'noruntime', why: 'hides Secure Boot from the kernel' },
   { key: 'noefi',                          when: always,                 why: 'hides Secure Boot from the kernel' },

@@ -281,7 +281,6 @@ test('checkCommandLines() finds words that open what is closed', async () => {
   )
   for (const word of [
     'init=/bin/sh',
-    'ipe.enforce=0',
     'systemd.verity=no',
     'rd.break',
     'module.sig_enforce=0',
@@ -349,6 +348,9 @@ test('checkBounding() wants IPE to be safe from root', async () => {
   await holds(checkBounding, bounding('CAP_CHOWN CAP_KILL'))
   await finds(checkBounding, bounding('~CAP_SYS_BOOT'), /root may switch IPE off/)
   await finds(checkBounding, facts({}), /PID 1, which nothing limits/)
+  const initrd = system({ [conf]: '[Manager]\nCapabilityBoundingSet=~CAP_MAC_ADMIN\n' }, 'initrd')
+  await holds(checkBounding, facts({}, { initrds: [initrd] }), /of the initrd: CapabilityBoundingSet/)
+  await finds(checkBounding, facts({}, { initrds: [initrd, system({}, 'initrd')] }), /root may switch IPE off/)
   await holds(checkBounding, facts({}, { ipe: false }), /no IPE/)
 })
 
