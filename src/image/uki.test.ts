@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHash, verify } from 'node:crypto'
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -12,6 +13,7 @@ import { Fault } from '../base/fault.ts'
 import { checkAuthenticode } from '../formats/authenticode.ts'
 import { type PcrBank, PHASE_PATHS, parsePcrSignatures, policyDigest } from '../formats/pcr.ts'
 import { decodePe, NX_COMPAT, sectionContent } from '../formats/pe.ts'
+import { publicKeyOf } from '../formats/x509.ts'
 import { makeUki, type UkiInput } from './uki.ts'
 import { type UkiProfile, ukiProfiles } from './uki-profiles.ts'
 
@@ -62,6 +64,35 @@ test('makeUki() signs the policy of every phase and bank it predicts', async () 
       PHASE_PATHS.map((path) => policyDigest(bank, Buffer.from(uki.pcr11[path]![bank]!, 'hex')).toString('hex')),
     ),
   )
+})
+
+test('makeUki() signs a policy for the initrd alone where the stub is of systemd 262 or later, behind all others', async () => {
+  const policiesWith = async (version: string) => {
+    const stub = tinyPe({ text: Buffer.from(`#### LoaderInfo: systemd-stub ${version} ####`) })
+    stub.write('.sdmagic', stub.indexOf('.text\0'))
+    const uki = await makeUki({ ...INPUT, stub: { bytes: stub }, profiles: [RESCUE], banks: ['sha256', 'sha384'] })
+    return sectionsOf(uki.bytes).flatMap(([name, text]) => (name === '.pcrsig' ? [text] : []))
+  }
+  for (const text of await policiesWith('261.2')) assert.doesNotMatch(text, /"ref"/)
+  const texts = await policiesWith('262~rc1')
+  assert.equal(texts.length, 2)
+  const key = publicKeyOf(signers.pcr.certificate)
+  for (const text of texts) {
+    const policies = parsePcrSignatures(text)
+    assert.match(text, /"pkfp":"[0-9a-f]{64}","ref":"initrd","pol"/)
+    for (const bank of ['sha256', 'sha384']) {
+      const own = policies.filter((policy) => policy.bank === bank)
+      assert.deepEqual(
+        own.map(({ reference }) => reference),
+        [...PHASE_PATHS.map(() => undefined), 'initrd'],
+      )
+      assert.deepEqual(own[0]!.policy, own.at(-1)!.policy) // both are for `enter-initrd`
+      for (const { policy, reference, signature } of own) {
+        const meant = reference === undefined ? [] : [createHash('sha256').update('initrd').digest()]
+        assert.ok(verify('sha256', Buffer.concat([policy, ...meant]), key, signature))
+      }
+    }
+  }
 })
 
 test('the same input gives the same UKI, from memory or from files', async (t) => {
