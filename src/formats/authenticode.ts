@@ -139,6 +139,8 @@ export function signedImageDigest(signature: SignedData): Uint8Array {
 export interface AuthenticodeSignature {
   /** The certificate that signed, where it is carried. */
   certificate?: Uint8Array
+  /** All that came along: a chain up to a certificate authority. */
+  carried: Uint8Array[]
   /** Why the signature does not hold for this image; empty when it does. */
   problems: string[]
 }
@@ -151,9 +153,10 @@ export function checkAuthenticode(image: Uint8Array): AuthenticodeSignature[] {
     const same = digest.equals(signedImageDigest(signed))
     return signed.signers.map((signer) => {
       const certificate = certificateOf(signed, signer)
-      if (!certificate) return { problems: ['the certificate it names is not carried'] }
+      const carried = signed.certificates
+      if (!certificate) return { carried, problems: ['the certificate it names is not carried'] }
       const problems = checkSigner(signed, signer, certificate)
-      return { certificate, problems: same ? problems : ['the image is not the one that was signed', ...problems] }
+      return { certificate, carried, problems: same ? problems : ['the image is not the one that was signed', ...problems] }
     })
   })
 }

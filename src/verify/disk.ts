@@ -20,6 +20,9 @@ export interface DiskPartition {
   number: number
   label: string
   guid: string
+  /** GUID of its type. */
+  type: string
+  attributes: bigint
   /** Absent where the type is none that we know. */
   designator?: Designator
   architecture?: Architecture
@@ -60,7 +63,7 @@ export const readWithin =
     at < 0 || at >= sizeBytes ? new Uint8Array() : disk.read(offset + at, Math.min(length, sizeBytes - at))
 
 /** Both copies of the table agree and cover the file, partitions do not overlap, and what they are for is known. */
-export async function checkTable(disk: Disk, chain: Chain, links: Link[]): Promise<DiskPartition[] | undefined> {
+export async function checkTable(disk: Disk, chain: Chain | undefined, links: Link[]): Promise<DiskPartition[] | undefined> {
   return checkLink(links, 'firmware', 'partition table', ({ evidence, wrong }) => {
     const gpt = decodeGpt(disk.read)
     const { sectorSize } = gpt
@@ -69,12 +72,16 @@ export async function checkTable(disk: Disk, chain: Chain, links: Link[]): Promi
     const partitions = gpt.partitions.map((p, i): DiskPartition => {
       const offset = p.firstLba * sectorSize
       const sizeBytes = (p.lastLba - p.firstLba + 1) * sectorSize
-      return { number: i + 1, label: p.name, guid: p.guid, ...designatorOf(p.type), offset, sizeBytes }
+      const { name: label, guid, type, attributes } = p
+      return { number: i + 1, label, guid, type, attributes, ...designatorOf(type), offset, sizeBytes }
     })
-    for (const needed of neededPartitions(chain))
+    for (const needed of chain ? neededPartitions(chain) : [])
       if (!partitions.some(({ designator }) => designator === needed)) wrong(`there is no ${needed} partition`)
-    if (partitions.filter(({ designator }) => designator === 'esp').length > 1) wrong('there is more than one ESP')
-    const names = partitions.map(({ designator }) => designator ?? 'unknown').join(' ')
+    if (partitions.filter(({ designator }) => designator === 'esp').length > 1)
+      wrong('there is more than one ESP: firmware starts from either', 'remove all but one')
+    for (const guid of new Set(partitions.map(({ guid }) => guid)))
+      if (partitions.filter((one) => one.guid === guid).length > 1) wrong(`more than one partition has the UUID ${guid}`)
+    const names = partitions.map(({ designator, type }) => designator ?? `unknown (${type})`).join(' ')
     evidence(`2 equal copies, ${partitions.length} partitions: ${names}`)
     return partitions
   })
@@ -88,7 +95,7 @@ function neededPartitions({ verity, signature, bootable }: Chain): string[] {
 /** A file's content, in one piece of memory. */
 export function readFile(entry: FatEntry, read: ReadAt, limitBytes: number): Uint8Array {
   if (entry.sizeBytes > limitBytes)
-    throw new Fault('format', `Cannot check ${entry.path}: it has ${entry.sizeBytes} bytes, at most ${limitBytes} are expected`)
+    throw new Fault('format', `Cannot read ${entry.path}: it has ${entry.sizeBytes} bytes, at most ${limitBytes} are expected`)
   const bytes = Buffer.allocUnsafeSlow(entry.sizeBytes)
   let at = 0
   for (const extent of entry.extents) {

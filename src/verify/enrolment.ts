@@ -9,53 +9,100 @@ import {
   type SecureBootVariable,
   signedVariableBytes,
 } from '../formats/esl.ts'
-import type { Fat, FatEntry } from '../formats/fat.ts'
-import type { ReadAt } from '../formats/struct.ts'
-import { readFile } from './disk.ts'
+import { MICROSOFT_CERTIFICATES } from '../signing/microsoft.ts'
+import type { EnrolmentFacts, EspFile } from './facts.ts'
 import { checkLink, type Finding, type Link } from './link.ts'
-import { includesBytes, nameOf, type Trust } from './trust.ts'
+import { fingerprintOf, includesBytes, judgeValidity, nameOf, type Trust } from './trust.ts'
 
 const MAX_AUTH_BYTES = 1 << 20
 const MAX_SETS = 16
-
-/** Checks `loader/keys/NAME/*.auth`, one link for each NAME. An image that enrols no keys has nothing to check. */
-export async function checkEnrolments(fat: Fat, read: ReadAt, trust: Trust, links: Link[]): Promise<void> {
-  const sets = new Map<string, Map<string, FatEntry>>()
-  for (const entry of fat.entries) {
-    const match = /^loader\/keys\/([^/]+)\/([^/]+)\.auth$/i.exec(entry.path)
-    if (!match || entry.type !== 'file') continue
-    const set = sets.get(match[1]!) ?? new Map<string, FatEntry>()
-    sets.set(match[1]!, set.set(match[2]!, entry))
-  }
-  if (sets.size === 0) await checkLink(links, 'firmware', 'enrolment', ({ evidence }) => evidence('no keys to enrol'))
-  for (const [name, files] of [...sets].slice(0, MAX_SETS))
-    await checkLink(links, 'firmware', `enrolment ${name}`, (finding) => checkSet(files, read, trust, finding))
-  if (sets.size > MAX_SETS)
-    await checkLink(links, 'firmware', 'enrolment', ({ wrong }) =>
-      wrong(`${sets.size} sets of keys are more than the ${MAX_SETS} checked`),
-    )
-}
+const NAMES = ['PK', 'KEK', 'db', 'dbx'] as const
 
 interface Variable {
   /** Certificates it enters. */
   certificates: Uint8Array[]
+  /** SHA-256 it enters. */
+  digests: string[]
   update: { name: SecureBootVariable; vendor: string; time: number; payload: Uint8Array }
   signature: Uint8Array
 }
 
-function checkSet(files: ReadonlyMap<string, FatEntry>, read: ReadAt, trust: Trust, { evidence, wrong }: Finding): void {
+interface KeySet {
+  name: string
+  files: string[]
+  variables: ReadonlyMap<string, Variable>
+  problems: string[]
+}
+
+export interface Enrolments {
+  sets: KeySet[]
+  /** Sets beyond those that are read. */
+  more: number
+}
+
+/** Reads `loader/keys/NAME/*.auth`. */
+export function readEnrolments(files: readonly EspFile[]): Enrolments {
+  const sets = new Map<string, EspFile[]>()
+  for (const file of files) {
+    const name = /^loader\/keys\/([^/]+)\/[^/]+\.auth$/i.exec(file.path)?.[1]
+    if (name !== undefined) sets.set(name, [...(sets.get(name) ?? []), file])
+  }
+  return { sets: [...sets].slice(0, MAX_SETS).map(readSet), more: Math.max(0, sets.size - MAX_SETS) }
+}
+
+function readSet([name, files]: [string, EspFile[]]): KeySet {
   const variables = new Map<string, Variable>()
-  for (const [name, entry] of files) {
+  const problems: string[] = []
+  const names: string[] = []
+  for (const file of files) {
+    const variable = /([^/]+)\.auth$/i.exec(file.path)![1]!
+    names.push(variable)
     try {
-      if (!(name in SECURE_BOOT_VARIABLES)) throw new Fault('format', 'it is no Secure Boot variable')
-      variables.set(name, decodeVariable(name as SecureBootVariable, readFile(entry, read, MAX_AUTH_BYTES)))
+      if (!Object.hasOwn(SECURE_BOOT_VARIABLES, variable)) throw new Fault('format', 'it is no Secure Boot variable')
+      variables.set(variable, decodeVariable(variable as SecureBootVariable, file.read(MAX_AUTH_BYTES)))
     } catch (error) {
       if (!(error instanceof Fault) || error.code === 'host') throw error
-      wrong(`${name}: ${error.message}`)
+      problems.push(`${variable}: ${error.message}`)
     }
   }
-  for (const name of ['PK', 'KEK', 'db']) if (!files.has(name)) wrong(`there is no ${name}`)
-  const [pk, kek, db, dbx] = ['PK', 'KEK', 'db', 'dbx'].map((name) => variables.get(name))
+  return { name, files: names, variables, problems }
+}
+
+/** What a set enters: to be trusted where nobody says whom else to trust. */
+export const enteredBy = ({ variables }: KeySet, name: (typeof NAMES)[number]): Uint8Array[] =>
+  variables.get(name)?.certificates ?? []
+
+export const digestsEnteredBy = ({ variables }: KeySet, name: 'dbx'): string[] => variables.get(name)?.digests ?? []
+
+/** One link for each set. An image that enrols no keys has nothing to check: its firmware must have them. */
+export async function checkEnrolments(
+  { sets, more }: Enrolments,
+  trust: Trust,
+  now: number,
+  links: Link[],
+): Promise<EnrolmentFacts[]> {
+  if (sets.length === 0)
+    await checkLink(links, 'firmware', 'enrolment', ({ evidence }) => evidence('no keys to enrol: firmware must have them'))
+  const facts: EnrolmentFacts[] = []
+  for (const set of sets) {
+    await checkLink(links, 'firmware', `enrolment ${set.name}`, (finding) => checkSet(set, trust, now, finding))
+    const entered = NAMES.map((name) => [name, enteredBy(set, name)])
+    const certificates = Object.fromEntries(entered) as EnrolmentFacts['certificates']
+    facts.push({ name: set.name, certificates, revoked: digestsEnteredBy(set, 'dbx'), sound: links.at(-1)!.ok })
+  }
+  if (more > 0)
+    await checkLink(links, 'firmware', 'enrolment', ({ wrong }) =>
+      wrong(`${sets.length + more} sets of keys are more than the ${MAX_SETS} checked`),
+    )
+  return facts
+}
+
+function checkSet({ files, variables, problems }: KeySet, trust: Trust, now: number, finding: Finding): void {
+  const { wrong } = finding
+  for (const problem of problems) wrong(problem)
+  for (const name of ['PK', 'KEK', 'db'])
+    if (!files.includes(name)) wrong(`there is no ${name}`, 'bisque build writes PK, KEK and db together')
+  const [pk, kek, db, dbx] = NAMES.map((name) => variables.get(name))
   if (pk && pk.certificates.length !== 1) wrong(`PK holds ${pk.certificates.length} certificates, expected 1`)
   const signedBy: [Variable | undefined, Variable | undefined, string][] = [
     [pk, pk, 'itself'],
@@ -65,17 +112,37 @@ function checkSet(files: ReadonlyMap<string, FatEntry>, read: ReadAt, trust: Tru
   ]
   for (const [variable, by, who] of signedBy) {
     if (!variable || !by) continue
-    for (const problem of checkSignature(variable, by.certificates))
-      wrong(`${variable.update.name} is not signed by ${who}: ${problem}`)
+    // What the owner of the platform signed counts for every variable.
+    const allowed = [...by.certificates, ...(pk?.certificates ?? [])]
+    for (const problem of checkSignature(variable, allowed)) wrong(`${variable.update.name} is not signed by ${who}: ${problem}`)
   }
-  const expected = { PK: trust.pk, KEK: trust.kek, db: [...trust.db, ...trust.verity] }
-  for (const [name, certificates] of Object.entries(expected)) {
-    const variable = variables.get(name)
-    if (!variable || !certificates) continue
-    for (const one of variable.certificates) if (!includesBytes(certificates, one)) wrong(`${name} lets in ${nameOf(one)}`)
-    for (const one of certificates) if (!includesBytes(variable.certificates, one)) wrong(`${name} lacks ${nameOf(one)}`)
-    evidence(`${name} is ${variable.certificates.map(nameOf).join(' and ')}`)
+  judgeEntries('PK', pk, trust.pk === undefined ? [] : [trust.pk], now, finding)
+  judgeEntries('KEK', kek, trust.kek === undefined ? [] : [trust.kek], now, finding)
+  judgeEntries('db', db, [trust.db, trust.verity], now, finding)
+}
+
+/** A variable lets in whom we trust and nobody else: of each group of certificates it has at least one. */
+function judgeEntries(
+  name: string,
+  variable: Variable | undefined,
+  groups: readonly (readonly Uint8Array[])[],
+  now: number,
+  finding: Finding,
+): void {
+  if (!variable) return
+  const { evidence, wrong } = finding
+  const trusted = groups.flat()
+  for (const one of variable.certificates) {
+    judgeValidity(one, now, finding)
+    if (groups.length === 0 || includesBytes(trusted, one)) continue
+    const microsoft = MICROSOFT_CERTIFICATES.find(({ fingerprint }) => fingerprint === fingerprintOf(one))
+    if (microsoft) evidence(`note: ${name} lets in ${microsoft.subject}, and whatever it signed`)
+    else wrong(`${name} lets in ${nameOf(one)}`, `take it out of ${name}, or add it to the certificates you trust`)
   }
+  for (const group of groups)
+    if (group.length > 0 && !group.some((one) => includesBytes(variable.certificates, one)))
+      for (const one of group) wrong(`${name} lacks ${nameOf(one)}`)
+  evidence(`${name} is ${variable.certificates.map(nameOf).join(' and ')}`)
 }
 
 /** Decodes a variable. Nothing but certificates may let programs in: a list of digests would be a door beside them. */
@@ -84,8 +151,11 @@ function decodeVariable(name: SecureBootVariable, bytes: Uint8Array): Variable {
   const lists = decodeSignatureLists(payload)
   const other = lists.find(({ type }) => type !== EFI_GUID.certX509)
   if (other && name !== 'dbx') throw new Fault('format', `it holds a list of type ${other.type}, expected X.509 certificates`)
-  const certificates = name === 'dbx' ? [] : lists.flatMap(({ entries }) => entries.map(({ data }) => data))
-  return { certificates, update: { name, vendor: SECURE_BOOT_VARIABLES[name], time, payload }, signature }
+  const of = (wanted: string) =>
+    lists.filter(({ type }) => type === wanted).flatMap(({ entries }) => entries.map(({ data }) => data))
+  const digests = of(EFI_GUID.certSha256).map((data) => Buffer.from(data).toString('hex'))
+  const update = { name, vendor: SECURE_BOOT_VARIABLES[name], time, payload }
+  return { certificates: of(EFI_GUID.certX509), digests, update, signature }
 }
 
 function checkSignature({ update, signature }: Variable, allowed: readonly Uint8Array[]): string[] {

@@ -1,7 +1,9 @@
 /** What an image was found to consist of, for the checks that judge it as a whole and for the page that draws its chain. */
 import type { Architecture } from '../formats/dps.ts'
 import type { ReadAt } from '../formats/struct.ts'
+import type { AddonFacts } from './addons.ts'
 import type { DiskPartition } from './disk.ts'
+import type { BootFile } from './esp.ts'
 import type { Files } from './holes/files.ts'
 import type { Chain, Trust } from './trust.ts'
 
@@ -19,8 +21,9 @@ export interface ImageFacts {
   /** What the ESP brings to enrol, one for each folder of loader/keys. */
   enrolments: EnrolmentFacts[]
   /** Every file of the ESP and of XBOOTLDR. */
-  espFiles: EspFile[]
+  espFiles: BootFile[]
   programs: ProgramFacts[]
+  addons: AddonFacts[]
   ukis: UkiFacts[]
   /** File systems under dm-verity that some UKI pins, and those that nothing pins. */
   trees: TreeFacts[]
@@ -30,6 +33,10 @@ export interface ImageFacts {
 export interface Anchor extends Trust {
   from: 'given' | 'image' | 'signatures'
   chain: Chain
+  /** Everything is judged, not only what a build promised. */
+  total: boolean
+  /** What an enrolment's dbx revokes: SHA-256 of programs and of certificates, and certificates. */
+  revoked: { digests: ReadonlySet<string>; certificates: readonly Uint8Array[] }
 }
 
 export interface EnrolmentFacts {
@@ -37,8 +44,10 @@ export interface EnrolmentFacts {
   name: string
   /** DER of the certificates each variable enters. */
   certificates: Record<'PK' | 'KEK' | 'db' | 'dbx', Uint8Array[]>
-  /** SHA-256 of programs (Authenticode) and of certificates that dbx revokes. */
+  /** SHA-256 of programs (Authenticode) that dbx revokes. */
   revoked: string[]
+  /** Whether the link of this enrolment holds. */
+  sound: boolean
 }
 
 export interface EspFile {
@@ -68,8 +77,9 @@ export interface UkiFacts {
   path: string
   /** Authenticode SHA-256. */
   digest: string
-  /** Of the default profile. */
+  /** Of the default profile, as are the next ones. */
   rootHash?: string
+  verity?: 'usr' | 'root'
   osRelease: string
   commandLine: string
   uname: string
@@ -85,8 +95,9 @@ export interface ProfileFacts {
   id: string
   title: string
   commandLine: string
-  /** `usrhash=` or `roothash=` of the command line. */
+  /** `usrhash=` or `roothash=` of the command line, and which of the two it is. */
   rootHash?: string
+  verity?: 'usr' | 'root'
   osRelease: string
   uname: string
   /** Names of its sections, those of the base among them. */
@@ -105,18 +116,22 @@ export interface InitrdFacts {
   files: Files
   /** Of systemd, as /usr/lib/systemd/libsystemd-shared-257.so is called: `257`. */
   systemdVersion?: string
-  /** IPE policies it brings, in the order PID 1 loads them. */
+  /** IPE policies it brings: those that PID 1 loads, in its order, then those that something else loads later. */
   ipePolicies: IpePolicyFacts[]
 }
 
 export interface IpePolicyFacts {
   path: string
+  byPid1: boolean
   name?: string
   version?: string
+  /** What it says; empty where it cannot be read. */
   text: string
   /** DER of the signers whose signatures hold. */
   signers: Uint8Array[]
+  /** All its signers are known to the kernel. */
   trusted: boolean
+  problems: string[]
 }
 
 export interface TreeFacts {

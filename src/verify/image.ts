@@ -7,34 +7,63 @@
  */
 import { Fault } from '../base/fault.ts'
 import { Report } from '../base/report.ts'
+import type { Architecture } from '../formats/dps.ts'
 import { type Workers, withWorkers } from '../run/workers.ts'
+import { checkAddons } from './addons.ts'
+import { anchorOf, checkAnchor } from './anchor.ts'
+import { checkDataPartitions } from './data.ts'
 import { checkTable, type Disk, type DiskPartition, openDisk } from './disk.ts'
-import { checkEsp, type EspFacts } from './esp.ts'
+import { checkEnrolments, readEnrolments } from './enrolment.ts'
+import { isMeantAsUki, type Program, readBootPartitions, readPrograms } from './esp.ts'
+import { checkEspFiles } from './esp-files.ts'
+import type { Anchor, ImageFacts, UkiFacts } from './facts.ts'
+import { checkHoles } from './holes/holes.ts'
+import { checkIpe } from './ipe.ts'
 import { inBootOrder, type Link, leaveUnchecked, type Stage } from './link.ts'
 import { checkArtifacts, checkManifest } from './manifest.ts'
-import { chainOf, type Trust } from './trust.ts'
-import { checkUsr } from './usr.ts'
+import { architectureOf, checkPrograms } from './programs.ts'
+import { checkTrees } from './trees.ts'
+import type { Trust } from './trust.ts'
+import { checkUki } from './uki.ts'
 
+export type { ImageFacts } from './facts.ts'
 export type { Link } from './link.ts'
 export type { Chain, Trust } from './trust.ts'
 
-/** Checks every link; gives back all of them, in the order of the boot. A Fault only where the file cannot be read. */
-export async function checkImage(path: string, trust: Trust, report: Report = new Report(() => {})): Promise<Link[]> {
+export interface Inspection {
+  /** Whom signatures must be by; where absent, whom the image enrols itself. */
+  trust?: Trust | undefined
+  /** Seconds since 1970, to judge certificates at; the present where absent. */
+  now?: number
+}
+
+/** Checks every link; gives back all of them, in the order of the boot, and what they are links of. A Fault only where the file cannot be read. */
+export async function inspectImage(
+  path: string,
+  { trust, now = Date.now() / 1000 }: Inspection,
+  report: Report = new Report(() => {}),
+): Promise<{ links: Link[]; facts: ImageFacts }> {
   using disk = openDisk(path)
   return await withWorkers(undefined, async (workers) => {
     const artifactLinks: Link[] = []
-    const [chain, manifest] = await Promise.all([
-      report.step('Check chain of trust', () => checkChain(disk, trust, workers)),
+    const links: Link[] = []
+    const [facts, manifest] = await Promise.all([
+      report.step('Check chain of trust', () => checkChain(disk, trust, now, workers, links)),
       report.step('Check artifacts', () => checkArtifacts(path, workers, artifactLinks)),
     ])
-    const links = [...chain.links, ...artifactLinks]
-    if (manifest) await checkManifest(manifest, chain.esp, trust, links)
-    return inBootOrder(links)
+    links.push(...artifactLinks)
+    if (manifest) await checkManifest(manifest, facts, links)
+    return { links: inBootOrder(links), facts }
   })
 }
 
+/** The links alone. */
+export async function checkImage(path: string, trust: Trust | undefined, report?: Report): Promise<Link[]> {
+  return (await inspectImage(path, { trust }, report)).links
+}
+
 /** Throws one Fault that lists all problems of an image that has some. */
-export async function verifyImage(path: string, trust: Trust, report: Report = new Report(() => {})): Promise<Link[]> {
+export async function verifyImage(path: string, trust: Trust, report?: Report): Promise<Link[]> {
   const links = await checkImage(path, trust, report)
   const broken = links.filter(({ ok }) => !ok)
   if (broken.length === 0) return links
@@ -42,50 +71,80 @@ export async function verifyImage(path: string, trust: Trust, report: Report = n
   throw new Fault('integrity', `Cannot trust ${path}: ${broken.length} of ${links.length} links do not hold${problems.join('')}`)
 }
 
-async function checkChain(disk: Disk, trust: Trust, workers: Workers): Promise<{ links: Link[]; esp: EspFacts }> {
-  const links: Link[] = []
-  const chain = chainOf(trust)
-  const partitions = await checkTable(disk, chain, links)
-  if (!partitions) {
-    for (const name of ['ESP', 'UKI', ...USR_LINKS])
-      leaveUnchecked(links, STAGE_OF[name] ?? 'verity', name, 'there is no sound partition table')
-    return { links, esp: { ukis: [] } }
-  }
-  const hasEsp = partitions.some(({ designator }) => designator === 'esp')
-  const esp = hasEsp || chain.bootable ? await checkEsp(disk, partitions, trust, links) : { ukis: [] }
-  if (chain.verity !== undefined) await checkTrees(disk, partitions, esp, trust, workers, links)
-  return { links, esp }
-}
-
-const STAGE_OF: Record<string, Stage> = { ESP: 'firmware', UKI: 'UKI' }
-const USR_LINKS = ['usr partitions', 'hash tree', 'usr file system', 'root hash signature']
-
-/** Each tree that some UKI pins. An image has one; a disk in use may have two, and an empty place for the next. */
-async function checkTrees(
+async function checkChain(
   disk: Disk,
-  partitions: readonly DiskPartition[],
-  { ukis }: EspFacts,
-  trust: Trust,
+  trust: Trust | undefined,
+  now: number,
   workers: Workers,
   links: Link[],
-): Promise<void> {
-  const hashes = new Set(ukis.flatMap((uki) => (uki.rootHash === undefined ? [] : [uki.rootHash])))
-  for (const rootHash of hashes) {
-    const own = ukis.filter((uki) => uki.rootHash === rootHash)
-    await checkUsr(disk, partitions, rootHash, own, trust, workers, links)
+): Promise<ImageFacts> {
+  const partitions = await checkTable(disk, trust?.chain, links)
+  if (!partitions) {
+    const names: [Stage, string][] = [
+      ['firmware', 'ESP'],
+      ['UKI', 'UKI'],
+      ['verity', 'verity'],
+    ]
+    for (const [stage, name] of names) leaveUnchecked(links, stage, name, 'there is no sound partition table')
+    return factsOf(disk, [], anchorOf(trust, [], { sets: [], more: 0 }, []), now)
   }
-  if (hashes.size === 0 && !chainOf(trust).bootable) {
-    // Nothing of the image pins them, so what mounts it goes by the halves of root hashes that are their UUIDs.
-    for (const rootHash of hashesOf(partitions, chainOf(trust).verity!)) {
-      hashes.add(rootHash)
-      await checkUsr(disk, partitions, rootHash, [], trust, workers, links)
-    }
-  }
-  if (hashes.size === 0) for (const name of USR_LINKS) leaveUnchecked(links, 'verity', name, 'no UKI names a root hash')
+  const files = await readBootPartitions(disk, partitions, links)
+  const programs = readPrograms(files)
+  const enrolments = readEnrolments(files)
+  const anchor = anchorOf(trust, partitions, enrolments, programs)
+  const facts = factsOf(disk, partitions, anchor, now, architectureFor(partitions, programs))
+  facts.espFiles.push(...files)
+  const { bootable } = anchor.chain
+  if (bootable && !partitions.some(({ designator }) => designator === 'esp'))
+    leaveUnchecked(links, 'firmware', 'ESP', 'there is none')
+  if (anchor.total) await checkAnchor(anchor, now, links)
+  if (files.length > 0 || bootable) facts.enrolments.push(...(await checkEnrolments(enrolments, anchor, now, links)))
+  facts.programs.push(...(await checkPrograms(programs, facts.architecture, anchor, links)))
+  facts.ukis.push(...(await checkUkis(programs, anchor, links)))
+  facts.trees.push(...(await checkTrees(disk, facts, workers, links)))
+  if (anchor.total) await checkWhole(disk, facts, programs, links)
+  return facts
 }
 
-const hashesOf = (partitions: readonly DiskPartition[], verity: string): string[] => {
-  const halves = (designator: string) => partitions.filter((one) => one.designator === designator).map(({ guid }) => guid)
-  const whole = halves(verity).map((data, i) => `${data}${halves(`${verity}-verity`)[i] ?? ''}`.replaceAll('-', ''))
-  return whole.filter((hash) => /^[0-9a-f]{64}$/.test(hash))
+/** What is judged only where the image is judged as a whole. */
+async function checkWhole(disk: Disk, facts: ImageFacts, programs: readonly Program[], links: Link[]): Promise<void> {
+  const { anchor, ukis } = facts
+  facts.addons.push(...(await checkAddons(programs, facts.programs, ukis, links)))
+  await checkEspFiles(facts.espFiles, facts.programs, ukis, anchor, links)
+  await checkDataPartitions(disk, facts.partitions, facts.trees, links)
+  await checkIpe(facts, links)
+  await checkHoles(facts, links)
+}
+
+async function checkUkis(programs: readonly Program[], anchor: Anchor, links: Link[]): Promise<UkiFacts[]> {
+  const ukis: UkiFacts[] = []
+  for (const program of programs) {
+    const { path } = program.file
+    if (program.read?.kind === 'UKI') {
+      const uki = await checkUki(program, program.read, anchor, links)
+      if (uki) ukis.push(uki)
+    } else if (program.read && isMeantAsUki(path)) leaveUnchecked(links, 'UKI', `UKI ${path}`, 'it has no .linux section')
+  }
+  const { bootable } = anchor.chain
+  if (bootable && !links.some(({ name }) => name.startsWith('UKI ')))
+    leaveUnchecked(links, 'UKI', 'UKI', 'there is none on the ESP')
+  return ukis
+}
+
+const factsOf = (
+  { path, sizeBytes, read }: Disk,
+  partitions: readonly DiskPartition[],
+  anchor: Anchor,
+  now: number,
+  architecture: Architecture = 'x86-64',
+): ImageFacts => ({
+  ...{ path, sizeBytes, read, now, architecture, partitions, anchor },
+  ...{ enrolments: [], espFiles: [], programs: [], addons: [], ukis: [], trees: [] },
+})
+
+/** Of the partitions, or else of the first program there is. */
+function architectureFor(partitions: readonly DiskPartition[], programs: readonly Program[]): Architecture {
+  const own = partitions.find(({ designator, architecture }) => architecture && /^(?:usr|root)$/.test(designator ?? ''))
+  const machine = programs.map(({ read }) => read && architectureOf(read)).find((one) => one !== undefined)
+  return own?.architecture ?? machine ?? 'x86-64'
 }

@@ -14,8 +14,8 @@ const MAX_UNPACKED_BYTES = 4 * 2 ** 30
 const MAX_ENTRIES = 200_000
 const MAX_NAME_BYTES = 32 << 20
 /** Larger files are there, and cannot be read. */
-const MAX_KEPT_FILE_BYTES = 1 << 20
-const MAX_KEPT_BYTES = 96 << 20
+const MAX_KEPT_FILE_BYTES = 8 << 20
+const MAX_KEPT_BYTES = 128 << 20
 const PIECE = 1 << 20
 
 const TYPES = new Map(Object.entries(FILE_TYPE).map(([type, bits]) => [bits as number, type as FileEntry['type']]))

@@ -5,9 +5,8 @@ import { isSha256, type Sha256, sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { HASH_FILE } from '../run/hash-file.ts'
 import type { Workers } from '../run/workers.ts'
-import type { EspFacts } from './esp.ts'
+import type { ImageFacts } from './facts.ts'
 import { checkLink, type Finding, type Link } from './link.ts'
-import type { Trust } from './trust.ts'
 
 const MAX_MANIFEST_BYTES = 64 << 20
 const MAX_ARTIFACTS = 256
@@ -59,13 +58,12 @@ async function checkArtifact(artifact: Artifact, folder: string, workers: Worker
 /** What the manifest says of the chain of trust against what the image says. */
 export async function checkManifest(
   manifest: Record<string, unknown>,
-  esp: EspFacts,
-  trust: Trust,
+  { ukis, anchor }: ImageFacts,
   links: Link[],
 ): Promise<void> {
   await checkLink(links, 'artifacts', 'manifest', ({ evidence, wrong }: Finding) => {
     const authenticode = asObject(manifest['authenticode'])['uki']
-    const uki = esp.ukis.find(({ digest }) => digest === authenticode)
+    const uki = ukis.find(({ digest }) => digest === authenticode)
     if (!uki) {
       wrong(`authenticode.uki is ${show(authenticode)}, which no UKI on the ESP has`)
       return
@@ -79,7 +77,7 @@ export async function checkManifest(
     compare('pcr11', manifest['pcr11'], uki.pcr11)
     const certificates = asObject(manifest['certificates'])
     for (const role of ['db', 'verity'] as const)
-      if (!trust[role].some((one) => sha256(one) === certificates[role]))
+      if (!anchor[role].some((one) => sha256(one) === certificates[role]))
         wrong(`certificates.${role} is ${show(certificates[role])}, which is not trusted`)
     evidence(`root hash, command line, kernel, PCR 11 and certificates are those of ${uki.path}`)
   })

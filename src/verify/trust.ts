@@ -1,6 +1,8 @@
 /** Whom an image's signatures must be by, what must be signed at all, and the common questions about certificates. */
-import type { KeyObject } from 'node:crypto'
+import { createHash, type KeyObject } from 'node:crypto'
 import { readCertificate } from '../formats/x509.ts'
+import { expiryOf } from '../signing/expiry.ts'
+import type { Finding } from './link.ts'
 
 export interface Trust {
   /** DER of the certificates that EFI programs may be signed with. */
@@ -12,7 +14,7 @@ export interface Trust {
   /** DER of the certificates an enrolment must bring as PK and KEK; where absent, it may bring any. */
   pk?: readonly Uint8Array[]
   kek?: readonly Uint8Array[]
-  /** What the chain must consist of; where absent, all of it. */
+  /** What a build promised, which is all that is judged then. Where absent, everything is: the whole chain, and every hole. */
   chain?: Chain
 }
 
@@ -39,11 +41,54 @@ export const FULL_CHAIN: Chain = {
   ...{ loader: true, signedByOthers: false },
 }
 
-export const chainOf = ({ chain }: Trust): Chain => chain ?? FULL_CHAIN
-
 export const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0
 
 export const includesBytes = (all: readonly Uint8Array[], one: Uint8Array): boolean => all.some((other) => sameBytes(other, one))
+
+/** The chain from a certificate up to one of `roots`, through those that came along: firmware takes what a CA in db issued. */
+export function leadsTo(certificate: Uint8Array, roots: readonly Uint8Array[], carried: readonly Uint8Array[] = []): boolean {
+  let current = certificate
+  for (let depth = 0; depth < 8; depth++) {
+    if (includesBytes(roots, current)) return true
+    const issuer = [...roots, ...carried].find((one) => !sameBytes(one, current) && issuedBy(current, one))
+    if (!issuer) return false
+    current = issuer
+  }
+  return false
+}
+
+function issuedBy(certificate: Uint8Array, issuer: Uint8Array): boolean {
+  try {
+    const [a, b] = [readCertificate(certificate), readCertificate(issuer)]
+    return a.checkIssued(b) && a.verify(b.publicKey)
+  } catch {
+    return false
+  }
+}
+
+/** Whether it is a certificate at all. */
+export function isReadable(certificate: Uint8Array): boolean {
+  try {
+    readCertificate(certificate)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** SHA-256, 64 hexadecimal digits. */
+export const fingerprintOf = (certificate: Uint8Array): string => createHash('sha256').update(certificate).digest('hex')
+
+/** What is wrong with a certificate's time, and a word of those that end soon. */
+export function judgeValidity(certificate: Uint8Array, now: number, { evidence, wrong }: Finding): void {
+  const { daysLeft, state, notAfter } = expiryOf(certificate, now)
+  const day = new Date(notAfter * 1000).toISOString().slice(0, 10)
+  const notBefore = readCertificate(certificate).validFromDate.getTime() / 1000
+  if (state === 'expired') wrong(`${nameOf(certificate)} expired ${day}`, 'bisque keys rotate')
+  else if (notBefore > now)
+    wrong(`${nameOf(certificate)} is not valid before ${new Date(notBefore * 1000).toISOString().slice(0, 10)}`)
+  else if (state === 'ends soon') evidence(`note: ${nameOf(certificate)} expires ${day}, in ${daysLeft} days`)
+}
 
 /** A certificate for people: its subject and the beginning of its SHA-256. */
 export function nameOf(certificate: Uint8Array): string {

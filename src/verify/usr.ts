@@ -1,25 +1,23 @@
 /** The tree under verity, /usr or the root, as a UKI pins it: the partitions its root hash names, every block of them, the signature, and what is inside. */
-import { sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { formatSize } from '../base/size.ts'
-import { checkSigner, decodeSignedData } from '../formats/cms.ts'
-import { decodeErofs, type Erofs } from '../formats/erofs-decode.ts'
+import { decodeErofs } from '../formats/erofs-decode.ts'
 import type { ReadAt } from '../formats/struct.ts'
-import {
-  decodeVerity,
-  decodeVeritySignature,
-  VERITY_BLOCK,
-  type VeritySignature,
-  verityPartitionUuids,
-  verityTree,
-} from '../formats/verity.ts'
-import { decodeIssuerAndSerial } from '../formats/x509.ts'
+import { decodeVerity, VERITY_BLOCK, verityPartitionUuids, verityTree } from '../formats/verity.ts'
 import { verifyVerity } from '../image/verity.ts'
 import type { Workers } from '../run/workers.ts'
 import { type Disk, type DiskPartition, readWithin } from './disk.ts'
+import type { Anchor, ProfileFacts, TreeFacts, UkiFacts } from './facts.ts'
+import { type Files, filesOfErofs } from './holes/files.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
-import { chainOf, nameOf, sameBytes, type Trust } from './trust.ts'
-import type { UkiFacts } from './uki.ts'
+import { checkRootHashSignature } from './signature.ts'
+
+/** A tree, and the profiles whose command lines pin it. */
+export interface PinnedTree {
+  verity: 'usr' | 'root'
+  rootHash: string
+  profiles: { uki: UkiFacts; profile: ProfileFacts }[]
+}
 
 interface Pair {
   data: DiskPartition
@@ -28,43 +26,57 @@ interface Pair {
 
 /** The digests of all its blocks are held: a 128th of it. */
 const MAX_USR_BYTES = 32 * 2 ** 30
-const MAX_SIGNATURE_PARTITION_BYTES = 4 << 20
 const MAX_OS_RELEASE_BYTES = 64 << 10
 
 /** Checks the tree of one root hash, which all of `ukis` boot. */
-export async function checkUsr(
+export async function checkTree(
   disk: Disk,
   partitions: readonly DiskPartition[],
-  rootHash: string,
-  ukis: readonly UkiFacts[],
-  trust: Trust,
+  pinned: PinnedTree,
+  { anchor, now }: { anchor: Anchor; now: number },
   workers: Workers,
   links: Link[],
-): Promise<void> {
-  const chain = chainOf(trust)
-  const verity = chain.verity ?? 'usr'
+): Promise<TreeFacts | undefined> {
+  const { verity, rootHash, profiles } = pinned
   const pair = await checkLink(links, 'verity', `${verity} partitions`, (finding) =>
     findPair(partitions, verity, rootHash, finding),
   )
   const dataBytes =
     pair && (await checkLink(links, 'verity', 'verity superblock', (finding) => checkSuperblock(disk, pair, finding)))
+  let sound = false
+  let inside: Inside | undefined
   if (!pair || dataBytes === undefined) {
     leaveUnchecked(links, 'verity', 'hash tree', 'the partitions of the root hash are not sound')
     leaveUnchecked(links, 'verity', `${verity} file system`, 'the partitions of the root hash are not sound')
   } else {
-    await checkLink(links, 'verity', 'hash tree', (finding) => checkTree(disk, pair, rootHash, workers, finding))
+    await checkLink(links, 'verity', 'hash tree', (finding) => checkBlocks(disk, pair, rootHash, workers, finding))
+    sound = links.at(-1)!.ok
     // Only what the tree covers: the kernel shows no more.
     const covered = { offset: pair.data.offset, sizeBytes: dataBytes }
-    await checkLink(links, 'verity', `${verity} file system`, (finding) => checkFileSystem(disk, covered, verity, ukis, finding))
+    inside = await checkLink(links, 'verity', `${verity} file system`, (finding) =>
+      checkFileSystem(disk, covered, verity, profiles, anchor.total, finding),
+    )
   }
-  const signatures = partitions.filter(({ designator }) => designator === `${verity}-verity-sig`)
-  if (!chain.signature && signatures.every((one) => isEmpty(readWithin(disk, one)(0, VERITY_BLOCK)))) return
-  await checkLink(links, 'verity', 'root hash signature', (finding) =>
-    checkRootHashSignature(disk, signatures, rootHash, trust, finding),
-  )
+  const places = partitions.filter(({ designator }) => designator === `${verity}-verity-sig`)
+  const isPromised = anchor.chain.signature
+  const isThere = places.some((one) => !isEmpty(readWithin(disk, one)(0, VERITY_BLOCK)))
+  const initrds = [...new Set(profiles.flatMap(({ profile }) => (profile.initrd ? [profile.initrd.files] : [])))]
+  const signed =
+    isPromised || isThere
+      ? await checkLink(links, 'verity', 'root hash signature', (finding) =>
+          checkRootHashSignature(disk, places, rootHash, anchor, initrds, now, finding),
+        )
+      : undefined
+  if (!pair) return undefined
+  return {
+    ...{ verity, rootHash, partition: pair.data, ukis: [...new Set(profiles.map(({ uki }) => uki.path))], sound },
+    ...{ signers: signed?.signers ?? [], signedForKernel: signed?.forKernel ?? false },
+    fileSystem: inside?.fileSystem ?? 'unknown',
+    ...(inside?.files ? { files: inside.files } : {}),
+  }
 }
 
-/** A place that is kept for a signature to come (`Verity=defer`). */
+/** A place that is kept for a signature to come (`Verity=defer`), or for the next version's. */
 const isEmpty = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 
 function findPair(
@@ -111,7 +123,7 @@ function checkSuperblock(disk: Disk, { data, hash }: Pair, { evidence, wrong }: 
   return dataBytes
 }
 
-async function checkTree(
+async function checkBlocks(
   disk: Disk,
   { data, hash }: Pair,
   rootHash: string,
@@ -123,70 +135,48 @@ async function checkTree(
   evidence(`${formatSize(data.sizeBytes)} of data and its tree hash to ${rootHash}`)
 }
 
-function checkRootHashSignature(
-  disk: Disk,
-  partitions: readonly DiskPartition[],
-  rootHash: string,
-  trust: Trust,
-  { evidence, wrong }: Finding,
-): void {
-  const found: VeritySignature[] = []
-  for (const partition of partitions) {
-    if (partition.sizeBytes > MAX_SIGNATURE_PARTITION_BYTES)
-      throw new Fault('format', `partition ${partition.number} has ${partition.sizeBytes} bytes, expected at most 4 MiB`)
-    found.push(decodeVeritySignature(readWithin(disk, partition)(0, partition.sizeBytes)))
-  }
-  const value = found.find((one) => one.rootHash === rootHash)
-  if (!value) {
-    wrong(`no signature partition is for ${rootHash}: there is ${found.map((one) => one.rootHash).join(', ') || 'none'}`)
-    return
-  }
-  const signed = decodeSignedData(value.signature)
-  if (signed.signers.length !== 1) wrong(`it has ${signed.signers.length} signers, expected 1`)
-  for (const signer of signed.signers) {
-    const certificate = trust.verity.find((one) => {
-      const { issuer, serialNumber } = decodeIssuerAndSerial(one)
-      return sameBytes(issuer, signer.issuer) && sameBytes(serialNumber, signer.serialNumber)
-    })
-    if (!certificate) {
-      wrong('its signer is no trusted verity certificate')
-      continue
-    }
-    for (const problem of checkSigner(signed, signer, certificate, Buffer.from(rootHash))) wrong(problem)
-    if ((value.certificateFingerprint ?? sha256(certificate)) !== sha256(certificate))
-      wrong(`certificateFingerprint is ${value.certificateFingerprint}, the signer's is ${sha256(certificate)}`)
-    evidence(`PKCS#7 over the root hash by ${nameOf(certificate)}`)
-  }
+interface Inside {
+  fileSystem: string
+  files?: Files
 }
 
 function checkFileSystem(
   disk: Disk,
   covered: { offset: number; sizeBytes: number },
   verity: 'usr' | 'root',
-  ukis: readonly UkiFacts[],
+  profiles: PinnedTree['profiles'],
+  total: boolean,
   { evidence, wrong }: Finding,
-): void {
+): Inside {
   const read = readWithin(disk, covered)
-  const other = otherFileSystem(read)
-  if (other !== undefined) {
+  const other = fileSystemOf(read)
+  if (other !== undefined && other !== 'erofs') {
     evidence(`${other} of ${formatSize(covered.sizeBytes)}: what is in it is covered, and not looked at`)
-    return
+    return { fileSystem: other }
   }
   const erofs = decodeErofs(read, covered.sizeBytes)
-  const inside = parseOsRelease(readOsRelease(erofs, verity === 'usr' ? 'lib/os-release' : 'usr/lib/os-release'))
-  for (const { path, osRelease } of ukis) {
-    const outside = parseOsRelease(osRelease)
+  const files = filesOfErofs(erofs, verity === 'usr' ? 'usr' : '')
+  const inside = parseOsRelease(readOsRelease(files))
+  for (const { uki, profile } of profiles) {
+    const outside = parseOsRelease(profile.osRelease)
+    const where = `${uki.path}${uki.profiles.length > 1 && profile.number > 0 ? ` profile ${profile.id || profile.number}` : ''}`
     for (const key of ['ID', 'IMAGE_ID', 'IMAGE_VERSION']) {
       const [a, b] = [inside.get(key), outside.get(key)]
       if (a !== b)
-        wrong(`os-release of /${verity === 'usr' ? 'usr' : ''} has ${key}=${a ?? ''}, .osrel of ${path} has ${key}=${b ?? ''}`)
+        wrong(`os-release of /${verity === 'usr' ? 'usr' : ''} has ${key}=${a ?? ''}, .osrel of ${where} has ${key}=${b ?? ''}`)
     }
+    const kernels = files.names('usr/lib/modules')
+    if (total && kernels.length > 0 && !kernels.includes(profile.uname))
+      wrong(`/usr/lib/modules has ${kernels.slice(0, 5).join(', ')}, .uname of ${where} is ${profile.uname.slice(0, 80)}`)
   }
   const name = [inside.get('IMAGE_ID'), inside.get('IMAGE_VERSION')].filter((part) => part !== undefined).join(' ')
   evidence(`EROFS of ${formatSize(erofs.sizeBytes)}, ${erofs.inodes.size} paths, ${name || 'no image id'}`)
+  return { fileSystem: 'erofs', files }
 }
 
 const MAGICS: readonly [name: string, offset: number, bytes: string][] = [
+  ['erofs', 1024, 'e2e1f5e0'],
+  ['LUKS', 0, '4c554b53babe'],
   ['squashfs', 0, '68737173'],
   ['ext4', 1080, '53ef'],
   ['xfs', 0, '58465342'],
@@ -194,15 +184,14 @@ const MAGICS: readonly [name: string, offset: number, bytes: string][] = [
   ['f2fs', 1024, '1020f5f2'],
 ]
 
-/** A file system that is none of ours to read. */
-const otherFileSystem = (read: ReadAt): string | undefined =>
+/** What a partition holds, by its first bytes; undefined where that is none of these. */
+export const fileSystemOf = (read: ReadAt): string | undefined =>
   MAGICS.find(([, offset, bytes]) => Buffer.from(read(offset, bytes.length / 2)).toString('hex') === bytes)?.[0]
 
-function readOsRelease(erofs: Erofs, path: string): string {
-  const inode = erofs.inodes.get(path)
-  if (inode?.type !== 'file') throw new Fault('format', '/usr/lib/os-release is no file')
-  if (inode.sizeBytes > MAX_OS_RELEASE_BYTES) throw new Fault('format', `/usr/lib/os-release has ${inode.sizeBytes} bytes`)
-  return Buffer.concat([...erofs.contents(inode)]).toString('utf8')
+function readOsRelease(files: Files): string {
+  const bytes = files.bytes('usr/lib/os-release', MAX_OS_RELEASE_BYTES)
+  if (!bytes) throw new Fault('format', `/usr/lib/os-release is no file, or has more than ${MAX_OS_RELEASE_BYTES} bytes`)
+  return Buffer.from(bytes).toString('utf8')
 }
 
 /** `KEY=value` lines; the last of a key counts, one pair of quotes around a value does not. */

@@ -1,0 +1,111 @@
+/** What lies on the ESP beside programs and is not signed: settings of systemd-boot, entries, addons' kin. */
+import type { BootFile } from './esp.ts'
+import type { Anchor, ProgramFacts, UkiFacts } from './facts.ts'
+import { checkLink, type Finding, type Link } from './link.ts'
+
+const MAX_TEXT_BYTES = 64 << 10
+const MAX_LISTED = 64
+
+/** One link each for loader.conf, for the entries, and for every loose file that the stub hands to the system. */
+export async function checkEspFiles(
+  files: readonly BootFile[],
+  programs: readonly ProgramFacts[],
+  ukis: readonly UkiFacts[],
+  anchor: Anchor,
+  links: Link[],
+): Promise<void> {
+  const config = files.find(({ path }) => /^loader\/loader\.conf$/i.test(path))
+  if (config) await checkLink(links, 'boot loader', 'loader.conf', (finding) => judgeConfig(config, ukis, anchor, finding))
+  for (const entry of files.filter(({ path }) => /^loader\/entries\/[^/]+\.conf$/i.test(path)).slice(0, MAX_LISTED))
+    await checkLink(links, 'boot loader', `boot entry ${entry.path}`, (finding) => judgeEntry(entry, files, programs, finding))
+  for (const file of files.filter(isSideFile).slice(0, MAX_LISTED))
+    await checkLink(links, 'UKI', `loose file ${file.path}`, (finding) => judgeSideFile(file, finding))
+}
+
+/** Nobody signs loader.conf: what it can do must not matter. */
+function judgeConfig(file: BootFile, ukis: readonly UkiFacts[], anchor: Anchor, { evidence, wrong }: Finding): void {
+  const settings = keysOf(file)
+  const value = (key: string) => settings.findLast(([name]) => name === key)?.[1]
+  const open = value('editor') === undefined || /^(?:1|y|yes|t|true|on)$/i.test(value('editor')!)
+  const bare = ukis.filter(({ profiles }) => profiles.some(({ sections }) => !sections.includes('.cmdline')))
+  if (open && bare.length > 0)
+    wrong(
+      `the menu edits command lines, and ${bare.map(({ path }) => path).join(', ')} has none of its own`,
+      'editor no in loader.conf, and a .cmdline in each profile',
+    )
+  else if (open) evidence('the menu edits command lines; a UKI with its own takes no other under Secure Boot')
+  else evidence('command lines are not edited')
+  const enroll = value('secure-boot-enroll')
+  evidence(`secure-boot-enroll ${enroll ?? 'if-safe'}`)
+  if (enroll === 'off' && anchor.from === 'image')
+    wrong('keys are there, and secure-boot-enroll is off', 'secure-boot-enroll if-safe')
+  evidence('not signed by anybody, measured in PCR 5')
+}
+
+/** Entries of type 1: a command line, and an initrd, that nobody signed. */
+function judgeEntry(
+  file: BootFile,
+  files: readonly BootFile[],
+  programs: readonly ProgramFacts[],
+  { evidence, wrong }: Finding,
+): void {
+  const hint = `remove ${file.path}: UKIs in EFI/Linux need no entry`
+  const settings = keysOf(file)
+  const values = (key: string) => settings.filter(([name]) => name === key).map(([, value]) => value)
+  const target = [...values('linux'), ...values('efi'), ...values('uki')][0]
+  if (target === undefined) {
+    wrong('it names no program', hint)
+    return
+  }
+  const path = target.replace(/^[/\\]+/, '').replaceAll('\\', '/')
+  const same = ({ path: other }: { path: string }) => other.toUpperCase() === path.toUpperCase()
+  const program = programs.find(same)
+  if (!files.some(same)) wrong(`${path} is not there`, hint)
+  else if (!program?.trusted) wrong(`it starts ${path}, which nobody trusted signed`, hint)
+  for (const initrd of values('initrd')) wrong(`it adds the initrd ${initrd}, which nobody signs`, hint)
+  for (const key of ['devicetree', 'devicetree-overlay'])
+    for (const dtb of values(key)) wrong(`it adds ${key} ${dtb}, which nobody signs`, hint)
+  const options = values('options').join(' ')
+  if (options !== '' && program?.kind !== 'UKI')
+    wrong(`it starts ${path} with a command line that nobody signs: ${options.slice(0, 200)}`, hint)
+  else if (options !== '') evidence('its options do not count: under Secure Boot the UKI takes its own command line')
+  evidence(`starts ${path}`)
+}
+
+/** Key and value of each line, keys in lower case. */
+function keysOf(file: BootFile): [key: string, value: string][] {
+  const text = Buffer.from(file.read(MAX_TEXT_BYTES)).toString('utf8')
+  return text.split(/\r?\n/).flatMap((line): [string, string][] => {
+    const [, key, value = ''] = /^\s*([^#\s]\S*)(?:\s+(.*?))?\s*$/.exec(line) ?? []
+    return key === undefined ? [] : [[key.toLowerCase(), value]]
+  })
+}
+
+const SIDE_FOLDER = /^(?:loader\/(?:credentials|extensions|addons)|.*\.efi\.extra\.d)\/[^/]+$/i
+
+/** Programs among them are judged as programs. */
+const isSideFile = ({ path, isProgram }: BootFile): boolean => SIDE_FOLDER.test(path) && !isProgram
+
+/** How a credential begins that is sealed with no key: it opens everywhere. */
+const NULL_KEY = '058469da'
+
+function judgeSideFile(file: BootFile, { wrong }: Finding): void {
+  const { path } = file
+  const hint = `remove ${path}, or put what is in it into the image`
+  if (/\.cred$/i.test(path)) {
+    const sealed = Buffer.from(Buffer.from(file.read(1 << 20)).toString('latin1'), 'base64')
+    const open = sealed.subarray(0, 4).toString('hex') === NULL_KEY
+    wrong(
+      open
+        ? 'this credential is sealed with no key at all: systemd takes it wherever Secure Boot is off'
+        : 'nobody signs this credential: systemd takes it where the TPM or the host key of the machine opens it, which is not known here; PCR 12 measures it',
+      hint,
+    )
+  } else if (/\.raw$/i.test(path)) {
+    const kind = /\.confext\.raw$/i.test(path) ? 'configuration extension' : 'system extension'
+    wrong(
+      `the signature of this image is not looked at here: systemd in the initrd takes the ${kind} where its verity signature is by a key it knows; PCR ${kind.startsWith('sys') ? 13 : 12} measures it`,
+      hint,
+    )
+  } else wrong('nobody signs it, and systemd-stub has no use for it', `remove ${path}`)
+}
