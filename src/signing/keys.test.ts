@@ -1,23 +1,11 @@
 import assert from 'node:assert/strict'
-import {
-  chmodSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { EPOCH, testKeys } from '../../test/keys.ts'
 import { Fault } from '../base/fault.ts'
 import { generateKeys, loadOwner } from './keys.ts'
-import { loadSigners } from './load.ts'
 import { showKeys } from './show.ts'
 import { KEY_ROLES } from './signer.ts'
 
@@ -73,27 +61,6 @@ test('generateKeys() refuses a plan that makes no sense, naming everything', asy
     (e) => e instanceof Fault && /common name "".*; the time 1.5.*; 0 years/.test(e.message),
   )
   assert.ok(!existsSync(target))
-})
-
-test('loadSigners() loads a signer for every role', async () => {
-  const loaded = await loadSigners(directory, { epoch: EPOCH })
-  assert.deepEqual(Object.keys(loaded), [...KEY_ROLES])
-  for (const role of KEY_ROLES) assert.deepEqual(loaded[role].certificate, signers[role].certificate)
-})
-
-test('loadSigners() reports every problem at once', async (t) => {
-  const copy = folder(t)
-  cpSync(directory, copy, { recursive: true })
-  chmodSync(join(copy, 'kek.key'), 0o644)
-  rmSync(join(copy, 'pcr.crt'))
-  await assert.rejects(
-    loadSigners(copy, { epoch: EPOCH }),
-    (e) => e instanceof Fault && e.code === 'host' && /kek\.key.*mode 644\)\n.*pcr\.crt: there is no such file/.test(e.message),
-  )
-  await assert.rejects(
-    loadSigners(join(copy, 'none'), { epoch: EPOCH }),
-    (e) => e instanceof Fault && e.code === 'missing' && e.hint === `bisque keys generate --keys ${join(copy, 'none')}`,
-  )
 })
 
 test('loadOwner() refuses what is no GUID', async (t) => {
