@@ -20,9 +20,10 @@ import * as keys from './verbs/keys.ts'
 import * as lock from './verbs/lock.ts'
 import * as sign from './verbs/sign.ts'
 import * as summary from './verbs/summary.ts'
+import * as verify from './verbs/verify.ts'
 import * as vm from './verbs/vm.ts'
 
-const verbs = { init, summary, lock, build, bump, clean, vm, attack, keys, sign, cache, doctor }
+const verbs = { init, summary, lock, build, bump, clean, vm, verify, attack, keys, sign, cache, doctor }
 
 const globals = object('Global options', {
   json: withDefault(
@@ -39,7 +40,7 @@ const parser = merge(
   globals,
   or(
     ...[init.parser, summary.parser, lock.parser, build.parser, bump.parser, clean.parser],
-    ...[vm.parser, attack.parser, keys.parser, sign.parser, cache.parser, doctor.parser],
+    ...[vm.parser, verify.parser, attack.parser, keys.parser, sign.parser, cache.parser, doctor.parser],
   ),
 )
 
