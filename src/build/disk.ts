@@ -18,7 +18,7 @@ import { treeWithFstab } from '../image/repart/tabs.ts'
 import { ROOT_CMDLINE, rootDefinition } from '../image/root.ts'
 import { rootPasswordHash } from '../image/system/root-password.ts'
 import { clampTimes, usrLayout } from '../image/usr.ts'
-import { USR_SIGNATURE_CMDLINE } from '../image/usr-signature.ts'
+import { usrSignatureWord } from '../image/usr-signature.ts'
 import type { ImageRecipe } from '../recipe/recipe.ts'
 import type { Settings } from '../recipe/schema.ts'
 import { withWorkers } from '../run/workers.ts'
@@ -116,7 +116,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
     {
       ...{ image, signing, system, loader, osRelease, own, rootHash, epoch, initrds },
       kernels: input.system.boot,
-      words: [...(settings.hermeticUsr ? hermeticWords(settings) : []), ...ipeWords(settings)],
+      words: [...(settings.hermeticUsr ? hermeticWords(settings, system) : []), ...ipeWords(settings)],
       partitions: layout(filled).partitions.map(({ typeName, guid }) => ({ type: typeName, uuid: guid })),
     },
     report,
@@ -186,13 +186,15 @@ const hermetic = (settings: Settings, epoch: number) => ({
   rootPasswordHash: settings.rootPassword && rootPasswordHash(settings.rootPassword, settings.seed),
   rootShell: settings.rootShell,
   packageDatabase: settings.cleanPackageMetadata !== true,
-  withoutPcrlock: settings.root === 'tpm2' || [...hermeticWords(settings), ...settings.kernelCommandLine].includes('root=tmpfs'),
+  withoutPcrlock: settings.root === 'tpm2' || [...rootWords(settings), ...settings.kernelCommandLine].includes('root=tmpfs'),
 })
 
 /** The initrd is told where it finds the signature. /usr is all there is on the disk: unless told otherwise, the rest lives in memory. */
-const hermeticWords = ({ kernelCommandLine, root }: Settings): string[] => {
-  if (kernelCommandLine.some((word) => word.startsWith('root='))) return [USR_SIGNATURE_CMDLINE]
-  return [USR_SIGNATURE_CMDLINE, ...(root === 'tpm2' ? ROOT_CMDLINE : ['root=tmpfs'])]
+const hermeticWords = (settings: Settings, system: Tree): string[] => [usrSignatureWord(system), ...rootWords(settings)]
+
+function rootWords({ kernelCommandLine, root }: Settings): readonly string[] {
+  if (kernelCommandLine.some((word) => word.startsWith('root='))) return []
+  return root === 'tpm2' ? ROOT_CMDLINE : ['root=tmpfs']
 }
 
 /** What the machine makes its root from, where it makes one. */

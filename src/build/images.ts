@@ -5,7 +5,7 @@ import type { Report } from '../base/report.ts'
 import { makeInitrd } from '../image/initrd.ts'
 import { asInitrd } from '../image/initrd-tree.ts'
 import { rootUnlocking } from '../image/root.ts'
-import { usrSignatureUnit } from '../image/usr-signature.ts'
+import { findsSignatures, usrSignatureUnit } from '../image/usr-signature.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import { withWorkers } from '../run/workers.ts'
 import { madeFile } from '../tree/content.ts'
@@ -138,15 +138,15 @@ const SIGNED_FORMATS: ReadonlySet<string> = new Set(['disk', 'sysext', 'confext'
 async function makeDefaultInitrd(image: ImageRecipe, input: ImagesInput, report: Report): Promise<Content> {
   const { recipe, epoch } = input
   const { tree } = await systemOf(image, input, report)
-  const whole = asInitrd(tree, { epoch, ...(recipe.settings.hermeticUsr ? { overlay: hermeticFiles(recipe, epoch) } : {}) })
+  const whole = asInitrd(tree, { epoch, ...(recipe.settings.hermeticUsr ? { overlay: hermeticFiles(recipe, tree, epoch) } : {}) })
   return report.step('Pack initrd', () =>
     withWorkers(undefined, async (workers) => ({ bytes: await makeInitrd(whole, { compression: 'zstd', workers }) })),
   )
 }
 
 /** What the initrd of a hermetic /usr needs besides: the signature of its root hash, the name that is set first, its root. */
-function hermeticFiles({ settings }: Recipe, epoch: number): Tree {
-  const extra = new Map(usrSignatureUnit({ architecture: 'x86-64', epoch }))
+function hermeticFiles({ settings }: Recipe, initrd: Tree, epoch: number): Tree {
+  const extra = new Map(findsSignatures(initrd) ? [] : usrSignatureUnit({ architecture: 'x86-64', epoch }))
   if (settings.hostname !== undefined) extra.set('etc/hostname', madeFile(`${settings.hostname}\n`, epoch))
   if (settings.root === 'tpm2') for (const [path, inode] of rootUnlocking({ epoch })) extra.set(path, inode)
   return extra

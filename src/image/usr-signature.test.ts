@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { type Judge, oracle } from '../../test/oracle.ts'
 import { partitionType } from '../formats/dps.ts'
-import { usrSignatureScript, usrSignatureUnit } from './usr-signature.ts'
+import { madeDirectory, madeFile } from '../tree/content.ts'
+import { treeOf } from '../tree/tree.ts'
+import { findsSignatures, usrSignatureScript, usrSignatureUnit, usrSignatureWord } from './usr-signature.ts'
 
 const HASH = '0a64d6a3'.repeat(4) + '5f00c0de'.repeat(4)
 const DATA = '0a64d6a3-0a64-d6a3-0a64-d6a30a64d6a3'
@@ -102,4 +104,20 @@ test('usrSignatureUnit() gives the same tree each time', () => {
   const options = { architecture: 'arm64', epoch: 1 } as const
   assert.deepEqual(usrSignatureUnit(options), usrSignatureUnit(options))
   assert.match(usrSignatureScript('arm64'), /^type=c23ce4ff-44bd-4b00-b2d4-b41b3419e02a$/m)
+})
+
+test('from systemd 258 on, the signature is left to systemd to find', () => {
+  const system = (library: string) => treeOf([[library, madeFile('', 0)]], madeDirectory(0))
+  for (const [library, found] of [
+    ['usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so', false],
+    ['usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-258.so', true],
+    ['usr/lib/systemd/libsystemd-shared-261~rc2.so', true],
+    ['usr/lib/other/libsystemd-shared-300.so', false],
+  ] as const) {
+    assert.equal(findsSignatures(system(library)), found, library)
+    assert.equal(
+      usrSignatureWord(system(library)),
+      `systemd.verity_usr_options=root-hash-signature=${found ? 'auto' : '/run/bisque/usr.p7s'}`,
+    )
+  }
 })

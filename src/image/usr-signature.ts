@@ -2,15 +2,23 @@
  * Brings the signature of /usr's root hash from its partition to where systemd-veritysetup reads it.
  *
  * systemd finds the signature partition by itself (`root-hash-signature=auto`) from version 258 on only. Before, an
- * initrd needs these units and `USR_SIGNATURE_CMDLINE`. Nothing is trusted here: which signature is chosen matters no
+ * initrd needs these units and `usrSignatureWord()`. Nothing is trusted here: which signature is chosen matters no
  * more than which disk is attached, as the kernel verifies it over the `usrhash=` of the signed command line.
  */
 import { type Architecture, partitionType } from '../formats/dps.ts'
 import { madeDirectory, madeFile } from '../tree/content.ts'
 import { type Tree, treeOf } from '../tree/tree.ts'
 
-/** To be added to the kernel command line beside `usrhash=`. */
-export const USR_SIGNATURE_CMDLINE = 'systemd.verity_usr_options=root-hash-signature=/run/bisque/usr.p7s'
+/** To be added to the kernel command line beside `usrhash=`, for the systemd of this system. */
+export const usrSignatureWord = (system: Tree): string =>
+  `systemd.verity_usr_options=root-hash-signature=${findsSignatures(system) ? 'auto' : '/run/bisque/usr.p7s'}`
+
+/** Whether systemd finds the signature by itself. The name of its own library says which version it is. */
+export function findsSignatures(system: Tree): boolean {
+  const versions = [...system.keys()].map((path) => /^usr\/lib\/(?:.*\/)?systemd\/libsystemd-shared-(\d+)\D/.exec(path)?.[1])
+  const version = versions.find((one) => one !== undefined)
+  return version !== undefined && Number(version) >= 258
+}
 
 /** What to add to the initrd: a script, its unit, and a drop-in that makes the verity device wait for it. */
 export function usrSignatureUnit(options: { architecture: Architecture; epoch: number }): Tree {

@@ -69,7 +69,7 @@ export function defineRecipe(recipe: RecipeInput): RecipeInput {
 export async function loadRecipe(path: string, options: LoadOptions = {}): Promise<Recipe> {
   const file = recipeFile(path)
   const recipe = await (basename(file) === 'mkosi.conf' ? loadFolder(path, file, options) : loadTypeScript(file, options))
-  const problems = [recipe, ...recipe.subimages].flatMap(hermeticProblems)
+  const problems = [recipe, ...recipe.subimages].flatMap((image) => [...hermeticProblems(image), ...ipeProblems(image)])
   if (problems.length > 0 && !options.anyValue) throw recipeFault(problems, basename(file))
   return recipe
 }
@@ -105,6 +105,24 @@ function sealedRootProblems({ settings, origins }: Pick<ImageRecipe, 'settings' 
   ]
   if (because.length === 0) return []
   return [{ where: origins.get('root') ?? '', message: `root: tpm2 needs ${because.join(', ')}` }]
+}
+
+/** What would leave a policy without effect, or the kernel without a key to check it by. */
+function ipeProblems({ settings, origins }: ImageRecipe): Problem[] {
+  const { ipe, ipePolicy, format, secureBoot, verity, kernelCommandLine } = settings
+  const tell = (key: Key, message: string): Problem => ({ where: origins.get(key) ?? '', message: `${key}: ${message}` })
+  if (ipe === 'off') return ipePolicy ? [tell('ipePolicy', 'without effect where ipe is "off"')] : []
+  const switched = kernelCommandLine.find((word) => /^(ipe\.enforce=|security=|lsm=(?!(.*,)?ipe(,|$)))/.test(word))
+  return [
+    ...(format === 'disk' ? [] : [tell('ipe', `it is for disks, and the format is ${format}; set ipe: 'off'`)]),
+    ...(secureBoot ? [] : [tell('ipe', "the kernel trusts the policy by a key of Secure Boot, which is off; set ipe: 'off'")]),
+    ...(verity === 'signed' || verity === 'auto'
+      ? []
+      : [tell('ipe', `nothing could be executed but the initrd, as verity is "${verity}"; set ipe: 'off'`)]),
+    ...(switched
+      ? [tell('kernelCommandLine', `"${switched}" would undo what ipe says; leave it out, or set ipe: 'permissive'`)]
+      : []),
+  ]
 }
 
 async function loadFolder(path: string, file: string, options: LoadOptions): Promise<Recipe> {

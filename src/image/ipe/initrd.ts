@@ -69,7 +69,8 @@ CapabilityBoundingSet=~CAP_MAC_ADMIN
 /** Neither a file of the environment's choice nor its functions are read (-p). PID 1 kills no process named with an @. */
 const INIT = `#!/bin/bash -p
 # Leaves behind what puts the IPE policy of the booted system into force, and becomes PID 1.
-(exec -a @bisque-ipe-seal /bin/bash -p /usr/lib/bisque/ipe-seal) &
+# Its input is a file that is there, as /dev/null is not yet.
+(exec -a @bisque-ipe-seal /bin/bash -p /usr/lib/bisque/ipe-seal) </init &
 exec /usr/lib/systemd/systemd "$@"
 `
 
