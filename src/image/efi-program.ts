@@ -86,7 +86,9 @@ export async function signProgram(
   const digest = authenticodeDigest(image)
   const authenticodeSha256 = digest.toString('hex')
   const prepared = prepareAuthenticode(digest, signingTime)
-  for (const one of signer ? signersInForce(signer) : []) {
+  // Firmware measures which certificate let a program in, the first it knows: the later one, so that nothing changes when
+  // the earlier signature is gone.
+  for (const one of signer ? signersInForce(signer).toReversed() : []) {
     const pe = decodePe(image, purpose)
     const signature = await signDigest(one, prepared.digest, purpose, `Authenticode sha256:${authenticodeSha256}`)
     const table = encodeCertificateEntry(image, pe, prepared, { certificate: one.certificate, signature })

@@ -116,17 +116,83 @@ const TAKE = `#!/bin/sh
 # Enters the updates of Secure Boot's variables that lie beside this script into this machine's firmware, oldest first.
 # What it has already, or is not for it, is left alone: run it as often as you like, as root.
 #
-#   take        what machines must trust: db, KEK, PK
-#   take dbx    what must never start again; afterwards there is no way back to it
+#   take        what the machine must trust: db, KEK, PK
+#   take dbx    what must never start on it again; there is no way back
+#   take seal   after a restart: seal the keys of disks to the machine as it is now
+#
+# A disk's key that is sealed to Secure Boot's state (PCR 7) would be lost with the change. So it is sealed without it
+# before anything is changed; 'take seal' adds it again.
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
 efivars=\${BISQUE_EFIVARS:-/sys/firmware/efi/efivars}
+state=\${BISQUE_STATE:-/var/lib/bisque}
+boot=$(cat /proc/sys/kernel/random/boot_id)
+public_key=/run/systemd/tpm2-pcr-public-key.pem
 what=\${1:-keys}
 failed=0
+ready=
 
 hex() {
   od -An -v -tx1 "$1" 2>/dev/null | tr -d ' \\n'
+}
+
+encrypted() {
+  echo "\${BISQUE_LUKS-$(blkid -c /dev/null -t TYPE=crypto_LUKS -o device 2>/dev/null)}"
+}
+
+# The PCRs whose values a disk's key is sealed to, one a line; 'none' where only signed policies count.
+pcrs_of() {
+  cryptsetup luksDump --dump-json-metadata "$1" 2>/dev/null | tr -d ' \\n' |
+    sed -n 's/.*"tpm2-pcrs":\\[\\([0-9,]*\\)\\].*/\\1/p' | sed 's/^$/none/' | tr , '\\n'
+}
+
+# seal DEVICE PCRS
+seal() {
+  if [ ! -e "$public_key" ]; then
+    echo "$1: sealed without signed policies; seal it anew by hand, or enrol a recovery key" >&2
+    return 1
+  fi
+  systemd-cryptenroll --unlock-tpm2-device=auto --wipe-slot=tpm2 --tpm2-device=auto --tpm2-pcrs="$2" \\
+    --tpm2-public-key="$public_key" --tpm2-public-key-pcrs=11 "$1" >/dev/null
+}
+
+# Before the first change.
+prepare() {
+  [ -z "$ready" ] || return 0
+  for device in $(encrypted); do
+    pcrs_of "$device" | grep -qx 7 || continue
+    mkdir -p "$state"
+    echo "$boot $(blkid -c /dev/null -s UUID -o value "$device")" >>"$state/seal-again"
+    if ! seal "$device" "$(pcrs_of "$device" | grep -vx 7 | paste -sd+ -)"; then
+      echo "$device: cannot be sealed without PCR 7, so nothing was changed" >&2
+      exit 1
+    fi
+    echo "$device: sealed without PCR 7; restart, then run: $0 seal"
+  done
+  ready=yes
+}
+
+seal_again() {
+  pending=$(cat "$state/seal-again" 2>/dev/null)
+  case $pending in
+    *"$boot "*) echo "the machine has not restarted since its firmware changed" >&2; exit 1 ;;
+  esac
+  for device in $(encrypted); do
+    pcrs=$(pcrs_of "$device")
+    [ -n "$pcrs" ] || continue
+    case $pending in
+      *" $(blkid -c /dev/null -s UUID -o value "$device")"*) pcrs="7
+$pcrs" ;;
+    esac
+    pcrs=$(echo "$pcrs" | grep -vx none | sort -nu | paste -sd+ -)
+    if seal "$device" "$pcrs"; then
+      echo "$device: sealed to PCRs \${pcrs:-none}, and to what the key of PCR policies signs"
+    else
+      failed=1
+    fi
+  done
+  [ $failed = 1 ] || rm -f "$state/seal-again"
 }
 
 # Variables that firmware must not lose are immutable files.
@@ -139,13 +205,13 @@ unlock() {
 take() {
   case $what:$2 in
     keys:dbx) return ;;
-    keys:*|dbx:dbx) ;;
+    keys:* | dbx:dbx) ;;
     *) return ;;
   esac
   variable=$efivars/$2-$3
   held=$(hex "$variable")
-  case $held in
-    *"$6"*) [ "$4" = 147 ] && { echo "$1 $2: taken already"; return; } ;;
+  case $4:$held in
+    147:*"$6"*) echo "$1 $2: taken already"; return ;;
   esac
   if [ "$5" != - ]; then
     case $held in
@@ -153,6 +219,7 @@ take() {
       *) echo "$1 $2: not for this machine, or taken already"; return ;;
     esac
   fi
+  prepare
   update=$(mktemp)
   { printf "\\\\$4\\\\000\\\\000\\\\000"; cat "$here/$1/$2.auth"; } >"$update"
   unlock "$variable"
@@ -169,6 +236,7 @@ take() {
   rm -f "$update"
 }
 
+[ "$what" != seal ] || seal_again
 @STEPS@
 exit $failed
 `
