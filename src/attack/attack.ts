@@ -78,7 +78,7 @@ export async function attack({ lab, kit, only, lanes = 2 }: AttackOptions, repor
         throw error
       }
     },
-    ...(beside.length > 0 ? [() => playBeside(lab, kit, beside, clean, report, told)] : []),
+    ...(beside.length > 0 ? [() => playBeside(lab, kit, beside, report, told)] : []),
     ...boots
       .filter((one) => !isSettled(one))
       .map((one) => async () => told(await play(one, report, () => playBoot(lab, kit, one, { disk: kit.subject.path })))),
@@ -151,7 +151,7 @@ const resultOf = ({ name, group, does, by }: Case, found: Found, ms: number): Ca
 function beforehand(one: Case, kit: Kit, machine: MachineFacts): CaseResult | undefined {
   if (one.keys && !kit.own)
     return resultOf(one, { verdict: 'needs keys', evidence: "it is made with the image's own keys: give them with --keys" }, 0)
-  const why = one.inapplicable?.(machine)
+  const why = one.inapplicable?.(machine, kit)
   return why === undefined ? undefined : resultOf(one, { verdict: 'not applicable', evidence: why }, 0)
 }
 
@@ -160,7 +160,7 @@ async function play(one: Case, report: Report, body: () => Promise<Found>): Prom
   const started = performance.now()
   let result: CaseResult | undefined
   await report
-    .step(`${one.by} refuses ${one.does}`, async () => {
+    .step(`${one.outside === undefined ? `${one.by} refuses` : 'nobody can refuse'} ${one.does}`, async () => {
       result = resultOf(one, await body(), Math.round(performance.now() - started))
       if (isHole(result)) throw new Hole(`${result.verdict}: ${result.evidence}`)
     })
@@ -199,7 +199,6 @@ async function playBeside(
   lab: Lab,
   kit: Kit,
   cases: readonly Case[],
-  _clean: Remains,
   report: Report,
   told: (result: CaseResult) => void,
 ): Promise<void> {

@@ -30,7 +30,7 @@ export interface Case {
   /** Why nobody could refuse it: then it is shown, and no hole of this image. */
   outside?: string
   /** Why it means nothing for this machine, if so. */
-  inapplicable?(machine: MachineFacts): string | undefined
+  inapplicable?(machine: MachineFacts, kit: Kit): string | undefined
   attack: Attack
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import { compareVersions } from '../base/version.ts'
 import { authenticodeDigest } from '../formats/authenticode.ts'
+import { encodeNullCredential } from '../formats/credential.ts'
 import type { Architecture } from '../formats/dps.ts'
 import { certificateLists, decodeVariableUpdate, EFI_GUID, encodeSignatureLists } from '../formats/esl.ts'
 import { formatPcrSignatures, measureSection, PHASE_PATHS, pcrAtPhase, pcrOfSections } from '../formats/pcr.ts'
@@ -33,6 +34,8 @@ export interface Subject {
   cmdline: string
   /** Of /usr, as the command line pins it. */
   rootHash: string
+  /** Whether there is a signature of the root hash. */
+  signed: boolean
   /** What the image enrols. */
   enrols: Omit<FirmwareKeys, 'dbx'>
   /** A block of /usr that no boot reads early: in its last tenth. */
@@ -112,7 +115,8 @@ export function readSubject(path: string): Subject {
   const architecture = /X64/i.test(loader) ? 'x86-64' : 'arm64'
   const { dataBlocks } = decodeVerity(image.read(image.partition('usr-verity', verityPartitionUuids(rootHash).hash), 0, 4096))
   const laterBlock = Math.floor(dataBlocks * 0.93)
-  return { path, architecture, loader, uki, cmdline, rootHash, enrols: enrolledBy(image, path), laterBlock, kernel }
+  const signed = image.partitions.some((one) => one.designator === 'usr-verity-sig')
+  return { path, architecture, loader, uki, cmdline, rootHash, signed, enrols: enrolledBy(image, path), laterBlock, kernel }
 }
 
 const cannot = (path: string, why: string) => new Fault('usage', `Cannot attack ${path}: ${why}`)
@@ -208,6 +212,10 @@ export function forgedAddon(loader: Uint8Array, cmdline: string): Uint8Array {
   addon.set(bytes, offsets[0])
   return addon
 }
+
+/** A credential sealed with the key that everyone has. */
+export const forgedCredential = (name: string, value: string): Uint8Array =>
+  encodeNullCredential(name, Buffer.from(value), { iv: Buffer.alloc(12, 1), time: 1 })
 
 /** A dbx that names this program. */
 export const revocationOf = (program: Uint8Array, owner: string): Uint8Array =>

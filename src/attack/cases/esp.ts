@@ -3,12 +3,11 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Report } from '../../base/report.ts'
-import { encodeNullCredential } from '../../formats/credential.ts'
 import { writeErofs } from '../../image/erofs.ts'
 import { madeDirectory, madeFile } from '../../tree/content.ts'
 import { treeOf } from '../../tree/tree.ts'
 import type { Case } from '../case.ts'
-import { forgedAddon, signedBy } from '../kit.ts'
+import { forgedAddon, forgedCredential, signedBy } from '../kit.ts'
 
 const ENTRY = 'loader/entries/attack.conf'
 const UNIT = 'systemd.extra-unit.bisque-attack.service'
@@ -81,11 +80,7 @@ echo "booted: $(tail -c +5 /sys/firmware/efi/efivars/LoaderEntrySelected-* | tr 
     attack: {
       kind: 'beside',
       files: () => ({
-        [`loader/credentials/${UNIT}.cred`]: encodeNullCredential(
-          UNIT,
-          Buffer.from('[Service]\nType=oneshot\nExecStart=/bin/true\n'),
-          { iv: Buffer.alloc(12, 1), time: 1 },
-        ),
+        [`loader/credentials/${UNIT}.cred`]: forgedCredential(UNIT, '[Service]\nType=oneshot\nExecStart=/bin/true\n'),
       }),
       look: `systemctl cat bisque-attack.service >/dev/null 2>&1 && echo WORKED || echo 'there is no such unit'
 systemd-creds --name=${UNIT} decrypt /run/credentials/@encrypted/${UNIT} - 2>&1`,

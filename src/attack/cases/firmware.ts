@@ -87,5 +87,5 @@ export const FIRMWARE_CASES: readonly Case[] = [
   },
 ]
 
-/** Whose entry it is plays no part. */
+/** Whose entry in dbx it is plays no part. */
 export const OWNER = '00000000-0000-0000-0000-000000000000'

@@ -1,6 +1,6 @@
 /** Secrets sealed to the TPM: a machine that was set up does not open its root after any of these. */
 import type { Case, MachineFacts } from '../case.ts'
-import { extendedDb, signedBy, withOtherInitrd, withPoliciesOf } from '../kit.ts'
+import { extendedDb, forgedCredential, signedBy, withOtherInitrd, withPoliciesOf } from '../kit.ts'
 import { OWNER } from './firmware.ts'
 
 const LOCKED =
@@ -52,6 +52,30 @@ export const TPM_CASES: readonly Case[] = [
       machine: ({ subject, stranger }) => ({
         keys: { ...subject.enrols, db: extendedDb(subject.enrols.db, stranger.db, OWNER) },
       }),
+      refused: LOCKED,
+      ended: ASKED,
+    },
+  },
+  {
+    ...sealed,
+    name: 'cmdline-added',
+    does: 'a word added to the command line from outside, which whoever runs the virtual machine can do',
+    attack: {
+      kind: 'boot',
+      from: 'settled',
+      machine: () => ({ kernelCommandLine: 'attack.word=1' }),
+      refused: LOCKED,
+      ended: ASKED,
+    },
+  },
+  {
+    ...sealed,
+    name: 'credential-added',
+    does: 'a credential laid on the ESP of a machine that was set up without it',
+    attack: {
+      kind: 'boot',
+      from: 'settled',
+      edit: (image) => image.changeEsp({ 'loader/credentials/attack.cred': forgedCredential('attack', 'anything') }),
       refused: LOCKED,
       ended: ASKED,
     },

@@ -7,9 +7,9 @@ import type { Kit } from '../kit.ts'
 const CORRUPTED = /device-mapper: verity: \S+ (?:data|metadata) block \d+ is corrupted/
 const GIVEN_UP = /device-mapper: verity: \S+ reached maximum errors/
 const SIGNATURE_REFUSED = /device-mapper: .*verity: Root hash verification failed/
-const NO_USR = /Failed to start \S*systemd-verity|Dependency failed for \S*(?:veritysetup|initrd)/
+const NO_USR = /Failed to start \S*systemd-verity|Dependency failed for \S*(?:veritysetup|initrd)|Cannot boot:/
 /** An image policy asks for signatures that cannot be: then systemd-veritysetup fails before the kernel is asked. */
-const NOTHING_AT_ALL = /Timed out waiting for device|Dependency failed for/
+const NOTHING_AT_ALL = /Timed out waiting for device|Dependency failed for|Cannot boot:/
 
 export const USR_CASES: readonly Case[] = [
   {
@@ -81,6 +81,7 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
     does: 'a flipped bit in the signature of the root hash',
     by: 'kernel',
     sign: 'the kernel prints that the root hash does not verify, and there is no /usr',
+    inapplicable: (_, { subject }) => (subject.signed ? undefined : 'there is no signature to change'),
     attack: { kind: 'boot', edit: (image) => flipSignature(image), refused: SIGNATURE_REFUSED, ended: NO_USR },
   },
   {
@@ -95,6 +96,20 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
       machine: ({ other }) => ({ kernelCommandLine: `usrhash=${other.rootHash}` }),
       refused: SIGNATURE_REFUSED,
       ended: NO_USR,
+    },
+  },
+  {
+    name: 'usr-unverified',
+    group: 'usr',
+    does: 'another /usr that the command line names, with the signature left out',
+    by: 'IPE',
+    sign: 'the kernel notes that nothing of it may be executed (audit record 1420), and there is no system to start',
+    attack: {
+      kind: 'boot',
+      edit: addOther,
+      machine: ({ other }) => ({ kernelCommandLine: `usrhash=${other.rootHash} systemd.verity_usr_options=` }),
+      refused: /type=1420 .*enforcing=1 .*DENY/,
+      ended: /Failed to execute|Cannot boot:|Freezing execution|Failed to start initrd-switch-root|not syncing/,
     },
   },
   {
