@@ -10,7 +10,7 @@
  */
 import { writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
-import koffi, { type TypeObject } from 'koffi'
+import koffi, { type LibraryHandle, type TypeObject } from 'koffi'
 
 export const ANSWER = '\u0001pkcs11 '
 
@@ -103,6 +103,8 @@ function handle(module: Module, request: Pkcs11Request): object {
 
 interface Module {
   call(name: keyof typeof FUNCTIONS, ...args: (number | bigint | Buffer)[]): void
+  /** Unloaded when nothing refers to it any more. */
+  library: LibraryHandle
   sessions: Map<number, Session>
   keys: PrivateKey[]
 }
@@ -146,10 +148,11 @@ function loadModule(path: string): Module {
   const library = koffi.load(path, { deep: true })
   const getFunctionList = library.func('unsigned long C_GetFunctionList(uint64_t list)')
   const pointer = Buffer.alloc(8)
-  const rv = Number(getFunctionList(koffi.address(pointer)))
+  const rv = Number(getFunctionList(addressOf(pointer)))
   const list = pointer.readBigUInt64LE()
   if (rv !== 0 || list === 0n) throw new Trouble({ why: 'module', detail: `C_GetFunctionList: ${nameOf(rv)}` })
   const module: Module = {
+    library,
     sessions: new Map(),
     keys: [],
     call(name, ...args) {
@@ -158,6 +161,7 @@ function loadModule(path: string): Module {
       if (address === 0n || args.length !== count) throw new Trouble({ why: 'call', detail: `${name}: not there` })
       const numbers = args.map((arg) => (Buffer.isBuffer(arg) ? addressOf(arg) : BigInt(arg)))
       const rv = Number(koffi.call(address, prototype(count), ...numbers))
+      held = []
       if (rv !== 0) throw new Trouble({ why: 'call', detail: `${name}: ${nameOf(rv)}` })
     },
   }
@@ -173,7 +177,14 @@ function prototype(count: number): TypeObject {
   return made
 }
 
-const addressOf = (buffer: Buffer): bigint => (buffer.length === 0 ? 0n : koffi.address(buffer))
+/** Buffers whose addresses are in use: without a reference their memory could be taken back before the call. */
+let held: Buffer[] = []
+
+function addressOf(buffer: Buffer): bigint {
+  if (buffer.length === 0) return 0n
+  held.push(buffer)
+  return koffi.address(buffer)
+}
 
 /** Longest lists and values that are taken from a module. */
 const MAX_COUNT = 4096
