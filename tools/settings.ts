@@ -201,7 +201,7 @@ function refusedValues(): string[][] {
   const sources = KEYS.filter((key) => /Source$/.test(key)).map(name)
   return [
     ...choices,
-    [sources.join(' '), '`engine:…` `provider:…`', '`file`'],
+    [sources.join(' '), '`engine:…` and `provider:…` of others than `pkcs11`', '`file` `provider:pkcs11`'],
     ['`ElTorito` `SELinuxRelabel` `Sign`', 'yes', 'no'],
     ['`MicrocodeHost` `KernelModulesIncludeHost` `KernelModulesInitrdIncludeHost`', 'yes: the image would depend on the machine', 'no'],
     ['`RepositoryKeyCheck` `RepartOffline`', 'no', 'yes'],

@@ -11,7 +11,7 @@
  */
 import { derivedGuid } from '../base/guid.ts'
 import * as file from './file-type.ts'
-import { path, treeSource } from './file-type.ts'
+import { keyPlace, path, treeSource } from './file-type.ts'
 import { ipePolicy } from './ipe.ts'
 import * as type from './type.ts'
 import { always, boolean, choice, feature, filename, integer, list, listOr, mode, oneOf, pairs, size, string } from './type.ts'
@@ -405,34 +405,34 @@ export const SETTINGS = {
   secureBoot:                    row('Validation', boolean, { default: true, mkosi: false }),
   /** Put the keys on the ESP for firmware in setup mode to enrol. */
   secureBootAutoEnroll:          row('Validation', boolean, { default: true }),
-  /** Key that signs for Secure Boot. */
-  secureBootKey:                 row('Validation', path, { scope: 'universal', files: ['key'] }),
+  /** Key that signs for Secure Boot: a PEM file, or `pkcs11:…` for one in a token. */
+  secureBootKey:                 row('Validation', keyPlace, { scope: 'universal', files: ['key'] }),
   /** Where that key is kept. */
   secureBootKeySource:           row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Certificate of that key. */
-  secureBootCertificate:         row('Validation', path, { scope: 'universal', files: ['crt'] }),
+  secureBootCertificate:         row('Validation', keyPlace, { scope: 'universal', files: ['crt'] }),
   /** Where that certificate is kept. */
   secureBootCertificateSource:   row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Program that signs for Secure Boot. */
   secureBootSignTool:            idle('Validation', choice(['auto', 'sbsign', 'systemd-sbsign']), 'signatures are made in-process'),
   /** dm-verity: `signed` insists on it with a signature, `hash` without one, `defer` leaves room for one; `auto` signs what there is. */
   verity:                        row('Validation', choice(['signed', 'hash', 'defer', 'disabled', 'auto'], { yes: 'signed', no: 'disabled' }), { default: 'signed', mkosi: 'auto' }),
-  /** Key that signs root hashes. */
-  verityKey:                     row('Validation', path, { scope: 'universal', files: ['key'] }),
+  /** Key that signs root hashes, as that one. */
+  verityKey:                     row('Validation', keyPlace, { scope: 'universal', files: ['key'] }),
   /** Where that key is kept. */
   verityKeySource:               row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Certificate of that key. */
-  verityCertificate:             row('Validation', path, { scope: 'universal', files: ['crt'] }),
+  verityCertificate:             row('Validation', keyPlace, { scope: 'universal', files: ['crt'] }),
   /** Where that certificate is kept. */
   verityCertificateSource:       row('Validation', type.keySource, { scope: 'universal', default: 'file' }),
   /** Sign the expected PCR 11 values, one policy for each boot phase. */
   signExpectedPcr:               row('Validation', feature, { default: true, mkosi: 'auto' }),
-  /** Key that signs expected PCR values. */
-  signExpectedPcrKey:            row('Validation', path, { scope: 'inherit', files: ['key'] }),
+  /** Key that signs expected PCR values, as that one. */
+  signExpectedPcrKey:            row('Validation', keyPlace, { scope: 'inherit', files: ['key'] }),
   /** Where that key is kept. */
   signExpectedPcrKeySource:      row('Validation', type.keySource, { scope: 'inherit', default: 'file' }),
   /** Certificate of that key. */
-  signExpectedPcrCertificate:    row('Validation', path, { scope: 'inherit', files: ['crt'] }),
+  signExpectedPcrCertificate:    row('Validation', keyPlace, { scope: 'inherit', files: ['crt'] }),
   /** Where that certificate is kept. */
   signExpectedPcrCertificateSource: row('Validation', type.keySource, { scope: 'inherit', default: 'file' }),
   /** File with the passphrase of encrypted partitions. */
@@ -600,18 +600,18 @@ export const SETTINGS = {
    */
   root:                          row('Bisque', choice(['memory', 'tpm2']), { default: 'memory' }),
   /**
-   * Microsoft's certificates that an enrolment brings beside our own; none by default. `uefi-ca` lets in option ROMs and
-   * every distribution's shim, `windows` its boot loader, `kek` lets Microsoft change db and dbx. What they let in starts on
-   * the machine whether we like it or not, and PCR 7 says so.
-   */
-  microsoftCertificates:         row('Bisque', list(choice(['uefi-ca', 'windows', 'kek']))),
-  /**
    * Let the kernel execute and load only what came with the initrd or lies on a signed dm-verity volume: `enforce`, only say
    * what it would refuse (`permissive`), leave the choice to a UKI profile (`profile`), or none of it (`off`).
    */
   ipe:                           row('Bisque', choice(['enforce', 'permissive', 'profile', 'off'], { yes: 'enforce', no: 'off' }), { defaultFrom: (get) => ipeDefault(get), mkosi: 'off' }),
   /** Name, version and further rules of that policy; or a file with a policy to use instead of the one that is made. */
   ipePolicy:                     row('Bisque', ipePolicy),
+  /**
+   * Microsoft's certificates that an enrolment brings beside our own; none by default. `uefi-ca` lets in option ROMs and
+   * every distribution's shim, `windows` its boot loader, `kek` lets Microsoft change db and dbx. What they let in starts on
+   * the machine whether we like it or not, and PCR 7 says so.
+   */
+  microsoftCertificates:         row('Bisque', list(choice(['uefi-ca', 'windows', 'kek']))),
   /**
    * Accept repository metadata past its Valid-Until. An archive that stands still (a snapshot, a frozen mirror) expires,
    * and the signature alone cannot tell it from an attacker who holds updates back; so it takes a word of the recipe's.
