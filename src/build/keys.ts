@@ -7,7 +7,7 @@ import { publicKeyOf } from '../formats/x509.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { expiryWarnings } from '../signing/expiry.ts'
 import { generateKeys, loadOwner } from '../signing/keys.ts'
-import { loadSigners } from '../signing/load.ts'
+import { type LoadOptions, loadSigners } from '../signing/load.ts'
 import { loadMkosiSigners, MKOSI_OWNER, type MkosiKeyOptions, type MkosiKeys } from '../signing/mkosi-keys.ts'
 import { type OfflineSigners, SignaturesMissing } from '../signing/offline.ts'
 import { loadRevocations, revocationLists } from '../signing/revocations.ts'
@@ -33,7 +33,7 @@ export interface Signing {
 export async function keysFor(recipe: Recipe, given: string | undefined, env: Env, offline?: OfflineSigners): Promise<Signing> {
   const now = Math.floor(env.now.getTime() / 1000)
   const named = given === undefined ? keysNamedBy(recipe) : {}
-  if (Object.values(named).some((path) => path !== undefined)) return loadNamed(recipe, named, now, env)
+  if (Object.values(named).some((path) => path !== undefined)) return loadNamed(recipe, named, { now, env, offline })
   const directory = given ?? join(recipe.directory, 'keys')
   if (!existsSync(directory)) {
     if (given !== undefined || offline !== undefined) {
@@ -53,11 +53,7 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
     signers: await loadSigners(directory, {
       epoch: now,
       ...(env.environment ? { environment: env.environment } : {}),
-      ...(offline
-        ? {
-            offline: (role, certificate, successor) => offline.signer(certificate, { role, ...(successor ? { successor } : {}) }),
-          }
-        : {}),
+      ...signingOffline(offline),
     }),
     owner,
     revoked: revocationLists(owner, await loadRevocations(directory)),
@@ -77,6 +73,13 @@ function warnOfExpiry(signers: Signers, now: number, { report }: Env, hint: stri
   const warnings = expiryWarnings(named, now)
   if (warnings.length > 0)
     report.tell({ type: 'note', level: 'warning', message: `certificates end soon: ${warnings.join('; ')}; ${hint}` })
+}
+
+function signingOffline(signers: OfflineSigners | undefined): Pick<LoadOptions, 'offline'> {
+  if (signers === undefined) return {}
+  return {
+    offline: (role, certificate, successor) => signers.signer(certificate, { role, ...(successor ? { successor } : {}) }),
+  }
 }
 
 /** The same signing, for one image of the recipe. */
@@ -102,7 +105,11 @@ function keysNamedBy({ settings }: Recipe): MkosiKeys {
   }
 }
 
-async function loadNamed({ settings, directory }: Recipe, named: MkosiKeys, now: number, env: Env): Promise<Signing> {
+async function loadNamed(
+  { settings, directory }: Recipe,
+  named: MkosiKeys,
+  { now, env, offline }: { now: number; env: Env; offline: OfflineSigners | undefined },
+): Promise<Signing> {
   const needs: MkosiKeyOptions['needs'] = [
     ...(settings.secureBoot ? (['secureBoot'] as const) : []),
     ...(settings.verity === 'signed' ? (['verity'] as const) : []),
@@ -115,7 +122,7 @@ async function loadNamed({ settings, directory }: Recipe, named: MkosiKeys, now:
     ...{ secureBootCertificateSource, verityCertificateSource, signExpectedPcrCertificateSource },
   }
   const { environment } = env
-  const options = { epoch: now, needs, directory, ...(environment ? { environment } : {}) }
+  const options = { epoch: now, needs, directory, ...(environment ? { environment } : {}), ...signingOffline(offline) }
   const loaded = await loadMkosiSigners({ ...named, ...sources }, options)
   const [any] = Object.values(loaded)
   if (any === undefined)
@@ -123,7 +130,8 @@ async function loadNamed({ settings, directory }: Recipe, named: MkosiKeys, now:
   // A role without a key of its own is one that nothing is signed for.
   const signers = Object.fromEntries(KEY_ROLES.map((role) => [role, loaded[role] ?? any])) as unknown as Signers
   const secrets = Object.entries(named).flatMap(([name, path]) => (path !== undefined && name.endsWith('Key') ? [path] : []))
-  return { secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER }
+  warnOfExpiry(signers, now, env, 'make new ones, and enrol them before')
+  return { secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER, offline }
 }
 
 /** Whom an image signed so must trust: these keys, and no others. PK holds one certificate, the later. */

@@ -101,7 +101,7 @@ function inputsOf({ recipe, lock, signing, epoch }: Begun): SigningInputs {
     bisque: version,
     recipe: recipeDigest(recipe),
     lock: sha256(formatLock(lock)),
-    certificates: digestOf({ owner: signing.owner, certificates }),
+    certificates: digestOf({ owner: signing.owner, certificates, revoked: signing.revoked ?? [] }),
     epoch,
   }
 }

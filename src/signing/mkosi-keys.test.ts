@@ -82,3 +82,16 @@ oracle('openssl', 'the key and certificate that openssl makes as mkosi has it ma
   const locked = { secureBootKey: join(judge.dir, 'locked.key'), secureBootCertificate: certificate }
   await assert.rejects(loadMkosiSigners(locked, options), /it is encrypted with a passphrase/)
 })
+
+test('loadMkosiSigners() takes certificates without keys where signing is offline, one signer for what they share', async () => {
+  const keys = { secureBootCertificate, verityCertificate, signExpectedPcrCertificate: secureBootCertificate }
+  const asked: string[] = []
+  const offline = (role: string, certificate: Uint8Array) => {
+    asked.push(role)
+    return { certificate, sign: async () => new Uint8Array() }
+  }
+  const signers = await loadMkosiSigners(keys, { ...options, needs: NEEDS, offline })
+  assert.deepEqual(asked.sort(), ['db', 'verity'])
+  assert.equal(signers.pcr, signers.pk)
+  await assert.rejects(loadMkosiSigners(keys, { ...options, needs: NEEDS }), /SecureBootKey is not set/)
+})

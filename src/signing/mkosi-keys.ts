@@ -1,6 +1,7 @@
 /** The keys of an mkosi folder: a key and a certificate for each purpose, often one `mkosi.key` and `mkosi.crt` for all. */
 import { Fault } from '../base/fault.ts'
-import { loadFileSigner } from './file.ts'
+import { loadCertificate } from './certificate.ts'
+import { loadFileSigner, requireUsable } from './file.ts'
 import { allOrFault, type LoadOptions } from './load.ts'
 import { loadPkcs11Signer, openTokens, type Tokens } from './pkcs11.ts'
 import { isPkcs11Uri } from './pkcs11-uri.ts'
@@ -31,7 +32,7 @@ export const MKOSI_OWNER = '00000000-0000-0000-0000-000000000000'
 const PURPOSES = ['secureBoot', 'verity', 'signExpectedPcr'] as const
 type Purpose = (typeof PURPOSES)[number]
 
-export interface MkosiKeyOptions extends Pick<LoadOptions, 'environment' | 'tokens'> {
+export interface MkosiKeyOptions extends Pick<LoadOptions, 'environment' | 'tokens' | 'offline'> {
   /** The image's time, which certificates must not have expired at. */
   epoch: number
   /** What the image cannot do without. */
@@ -67,6 +68,12 @@ async function loadPair(
   const [key, certificate] = [keys[`${purpose}Key`], keys[`${purpose}Certificate`]]
   const [keyName, certificateName] = [settingOf(`${purpose}Key`), settingOf(`${purpose}Certificate`)]
   const inToken = key !== undefined && isPkcs11Uri(key)
+  const { offline } = options
+  if (offline !== undefined && key === undefined && certificate !== undefined && !isPkcs11Uri(certificate)) {
+    const shared = loaded.get(certificate) ?? loadOffline(certificate, ROLES[purpose], { ...options, offline })
+    loaded.set(certificate, shared)
+    return shared
+  }
   if (key === undefined || (certificate === undefined && !inToken)) {
     if (!options.needs.includes(purpose)) return undefined
     const missing = [...(key === undefined ? [keyName] : []), ...(certificate === undefined ? [certificateName] : [])]
@@ -85,6 +92,17 @@ async function loadPair(
   const signer = loaded.get(pair) ?? loadPlace(key, certificate, { ...options, roles: sharing.flatMap((one) => ROLES[one]) })
   loaded.set(pair, signer)
   return signer
+}
+
+/** A signer whose key is elsewhere. */
+async function loadOffline(
+  path: string,
+  roles: readonly KeyRole[],
+  { epoch, offline }: MkosiKeyOptions & Required<Pick<MkosiKeyOptions, 'offline'>>,
+): Promise<Signer> {
+  const { raw } = await loadCertificate(path)
+  requireUsable(path, raw, { epoch, roles })
+  return offline(roles.at(-1)!, raw)
 }
 
 async function loadPlace(

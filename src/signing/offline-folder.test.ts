@@ -90,6 +90,9 @@ test('no folder and an empty one hold no requests; a folder of something else is
   const folder = temporary(t)
   assert.equal(await loadRequests(join(folder, 'none')), undefined)
   assert.equal(await loadRequests(folder), undefined)
+  await writeRequests(folder, ALL, certificates)
+  rmSync(join(folder, 'requests.json')) // as where writing was interrupted
+  assert.equal(await loadRequests(folder), undefined)
   writeFileSync(join(folder, 'letter.txt'), 'dear')
   await assert.rejects(loadRequests(folder), isFault('usage', /no requests\.json, and is not empty/))
 })

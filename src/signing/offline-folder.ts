@@ -39,11 +39,14 @@ export async function loadRequests(folder: string): Promise<SigningRequests | un
     if (cause.code === 'ENOENT') return []
     throw new Fault('host', `Cannot use ${folder}: ${cause.message}`, { cause })
   })
-  if (names.length === 0) return undefined
+  // Where an earlier attempt was interrupted there may be some of what it was about to write.
+  if (names.every((name) => OWN_FILES.test(name))) return undefined
   throw new Fault('usage', `Cannot use ${folder} for requests: it has no ${REQUESTS_FILE}, and is not empty`, {
     hint: 'bisque sign prepare --to ANOTHER_DIR',
   })
 }
+
+const OWN_FILES = /^\.?(?:\d+-[a-z0-9-]+\.[0-9a-f]{16}\.(?:digest|sig)|[a-z]+(?:-next)?\.crt|sign\.sh|README\.md)(?:\.new)?$/
 
 /** Writes everything but signatures, `requests.json` last: what it names is there. */
 export async function writeRequests(
