@@ -131,7 +131,6 @@ async function loadNamed(
   const signers = Object.fromEntries(KEY_ROLES.map((role) => [role, loaded[role] ?? any])) as unknown as Signers
   const secrets = Object.entries(named).flatMap(([name, path]) => (path !== undefined && name.endsWith('Key') ? [path] : []))
   warnOfExpiry(signers, now, env, 'make new ones, and enrol them before')
-  warnOfExpiry(signers, now, env, 'make new ones, and enrol them before')
   return { secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER, offline }
 }
 
