@@ -28,8 +28,8 @@ export async function ipeInitrds({ settings }: ImageRecipe, signing: Signing, ep
 /** Words of the command line. Where /usr is a file system of its own, nothing on the root is executed. */
 export function ipeWords({ ipe, hermeticUsr, kernelCommandLine }: Settings): string[] {
   if (ipe === 'off') return []
-  const plain = !hermeticUsr || ipe !== 'enforce' || kernelCommandLine.some((word) => word.startsWith('rootflags='))
-  return [`ipe.enforce=${ipe === 'enforce' ? 1 : 0}`, ...(plain ? [] : [ROOT_FLAGS])]
+  const plain = !hermeticUsr || ipe !== 'enforce' || kernelCommandLine.some((word) => /^(rootflags|mount\.usrflags)=/.test(word))
+  return [`ipe.enforce=${ipe === 'enforce' ? 1 : 0}`, ...(plain ? [] : ROOT_FLAGS)]
 }
 
 /** The choice in the boot menu that enforces, where the recipe leaves it to that. */

@@ -33,8 +33,8 @@ export function ipeSystem({ mode, booted, epoch }: IpeSystem): Tree {
   return treeOf(files, madeDirectory(epoch))
 }
 
-/** Options of a root beside a /usr of its own: all that is executed lies in /usr. */
-export const ROOT_FLAGS = 'rootflags=noexec,nosuid,nodev'
+/** Options of a root beside a /usr of its own: all that is executed lies in /usr, which would else be given the root's. */
+export const ROOT_FLAGS = ['rootflags=noexec,nosuid,nodev', 'mount.usrflags=ro,nodev'] as const
 
 const GUARD = `[Unit]
 Description=IPE Policy of This Image
