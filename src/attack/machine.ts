@@ -27,9 +27,14 @@ export interface Remains {
   state: string
 }
 
-/** Kernel and services speak on the console, so that what refuses is heard even where nobody can log in. */
-const SPEAK =
-  'console=ttyS0 loglevel=6 systemd.firstboot=no systemd.journald.forward_to_console=1 systemd.journald.max_level_console=notice'
+/**
+ * Kernel and services speak on the console, so that what refuses is heard even where nobody can log in. A slow host is no
+ * refusal: what waits for a device waits for long. Every machine has these words, or what is sealed to them would not open.
+ */
+const SPEAK = [
+  'console=ttyS0 loglevel=6 systemd.firstboot=no systemd.journald.forward_to_console=1 systemd.journald.max_level_console=notice',
+  'systemd.default_device_timeout_sec=900 systemd.default_timeout_start_sec=900',
+].join(' ')
 
 /** A copy of a disk, and state to go with it: from a machine before, or as new. */
 export async function prepare(

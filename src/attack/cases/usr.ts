@@ -124,7 +124,7 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
         for (const one of [dataOf(image, kit.subject.rootHash), hashOf(image, kit.subject.rootHash)]) image.removePartition(one)
         addOther(image, kit)
       },
-      machine: () => ({ kernelCommandLine: 'systemd.default_device_timeout_sec=25' }),
+      machine: () => ({ kernelCommandLine: 'systemd.default_device_timeout_sec=60' }),
       refused: /Timed out waiting for device .*(?:partuu|mapper)|no partition \S+ appeared/,
       ended: NOTHING_AT_ALL,
     },
