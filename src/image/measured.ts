@@ -7,13 +7,14 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { authenticodeDigest, checkAuthenticode } from '../formats/authenticode.ts'
 import { cpioPadding, cpioTrailer, encodeCpioHeader, FILE_TYPE } from '../formats/cpio.ts'
-import { decodeSignatureLists, EFI_GUID, SECURE_BOOT_VARIABLES, type SecureBootVariable } from '../formats/esl.ts'
+import { decodeSignatureLists, decodeVariableUpdate, EFI_GUID, SECURE_BOOT_VARIABLES, type SecureBootVariable } from '../formats/esl.ts'
 import { encodeVariableData } from '../formats/event-log.ts'
 import { extendPcr, measureSection, PHASE_PATHS, pcrAtPhase, pcrOfSections } from '../formats/pcr.ts'
 import { decodePe, findSection, sectionContent } from '../formats/pe.ts'
 import { guid } from '../formats/struct.ts'
 import { splitProfiles, UKI_SECTIONS } from '../formats/uki.ts'
 import { sha256Bytes } from '../formats/x509.ts'
+import { fallbackPath } from './boot-loader.ts'
 import { MAIN_PROFILE } from './uki-profiles.ts'
 
 /**
@@ -55,6 +56,21 @@ export interface MeasuredBoot {
   uki: Uint8Array
   /** Signature lists of what the image enrols; undefined where it enrols nothing. */
   keys?: Partial<Record<SecureBootVariable, Uint8Array>> | undefined
+}
+
+/** The same from the files of an ESP, as firmware and systemd-boot find them there. */
+export async function predictFromEsp(
+  read: (path: string) => Promise<Uint8Array | undefined>,
+  uki: Uint8Array,
+): Promise<PcrPredictions> {
+  const keys: Partial<Record<SecureBootVariable, Uint8Array>> = {}
+  for (const name of Object.keys(SECURE_BOOT_VARIABLES) as SecureBootVariable[]) {
+    const update = await read(`loader/keys/auto/${name}.auth`)
+    if (update) keys[name] = decodeVariableUpdate(update).payload
+  }
+  const first = await read(fallbackPath('x86-64').replace(/^efi\//, ''))
+  const loader = first && Buffer.compare(first, uki) !== 0 ? first : undefined
+  return predictPcrs({ loader, uki, keys: keys.PK ? keys : undefined })
 }
 
 export function predictPcrs(boot: MeasuredBoot): PcrPredictions {

@@ -3,9 +3,10 @@ import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { isSha256, type Sha256, sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
+import { predictFromEsp } from '../image/measured.ts'
 import { HASH_FILE } from '../run/hash-file.ts'
 import type { Workers } from '../run/workers.ts'
-import type { ImageFacts } from './facts.ts'
+import type { EspFile, ImageFacts } from './facts.ts'
 import { checkLink, type Finding, type Link } from './link.ts'
 
 const MAX_MANIFEST_BYTES = 64 << 20
@@ -58,10 +59,10 @@ async function checkArtifact(artifact: Artifact, folder: string, workers: Worker
 /** What the manifest says of the chain of trust against what the image says. */
 export async function checkManifest(
   manifest: Record<string, unknown>,
-  { ukis, anchor }: ImageFacts,
+  { ukis, anchor, espFiles }: ImageFacts,
   links: Link[],
 ): Promise<void> {
-  await checkLink(links, 'artifacts', 'manifest', ({ evidence, wrong }: Finding) => {
+  await checkLink(links, 'artifacts', 'manifest', async ({ evidence, wrong }: Finding) => {
     const authenticode = asObject(manifest['authenticode'])['uki']
     const uki = ukis.find(({ digest }) => digest === authenticode)
     if (!uki) {
@@ -75,13 +76,22 @@ export async function checkManifest(
     compare('commandLine', manifest['commandLine'], uki.commandLine)
     compare('kernel', manifest['kernel'], uki.uname)
     compare('pcr11', manifest['pcr11'], uki.pcr11)
+    if (manifest['pcrs'] !== undefined) {
+      const read = async (path: string) => espFiles.find((file) => isCalled(file, path))?.read(MAX_PROGRAM_BYTES)
+      compare('pcrs', manifest['pcrs'], await predictFromEsp(read, (await read(uki.path)) ?? new Uint8Array()))
+    }
     const certificates = asObject(manifest['certificates'])
     for (const role of ['db', 'verity'] as const)
       if (!anchor[role].some((one) => sha256(one) === certificates[role]))
         wrong(`certificates.${role} is ${show(certificates[role])}, which is not trusted`)
-    evidence(`root hash, command line, kernel, PCR 11 and certificates are those of ${uki.path}`)
+    evidence(`root hash, command line, kernel, PCRs and certificates are those of ${uki.path}`)
   })
 }
+
+const MAX_PROGRAM_BYTES = 512 << 20
+
+/** FAT knows no case. */
+const isCalled = ({ path }: EspFile, name: string): boolean => path.toUpperCase() === name.toUpperCase()
 
 function readManifest(path: string): Record<string, unknown> {
   const sizeBytes = fileSize(path) ?? 0
