@@ -21,7 +21,7 @@ import {
 } from './case.ts'
 import { CASES } from './cases.ts'
 import type { Kit } from './kit.ts'
-import { discard, type Lab, lineWith, power, prepare, type Remains, watch } from './machine.ts'
+import { discard, keepLog, type Lab, lineWith, power, prepare, type Remains, watch } from './machine.ts'
 
 export interface AttackOptions {
   lab: Lab
@@ -72,6 +72,7 @@ export async function attack({ lab, kit, only, lanes = 2 }: AttackOptions, repor
       try {
         for (const one of inside) told(await play(one, report, () => playInside(one, kit, machine, vm, clean.disk)))
         await vm.powerOff(RUN_MS)
+        await keepLog(lab, 'clean', vm)
         settle()
       } catch (error) {
         unsettle(error)
@@ -108,6 +109,7 @@ async function bootClean(lab: Lab, clean: Remains): Promise<Vm> {
     return vm
   } catch (cause) {
     await vm.kill()
+    await keepLog(lab, 'clean', vm)
     lab.signal?.throwIfAborted()
     const why = cause instanceof Fault ? cause.message : String(cause)
     throw new Fault('integrity', `Cannot attack ${lab.subject.path}: it does not boot as it is: ${why}`, {
@@ -183,6 +185,7 @@ async function playBoot(lab: Lab, kit: Kit, one: Case, from: { disk: string; sta
       ...(ended ? { ended } : {}),
       ...(mayComeUp ? { mayComeUp } : {}),
     })
+    await keepLog(lab, one.name, vm)
     if (seen.up && !mayComeUp) return { verdict: 'not refused', evidence: 'the machine came up' }
     const { console: serial } = vm
     const tail = serial.lastLines(4).replaceAll('\n', ' | ').replace(/ +/g, ' ')
@@ -225,6 +228,7 @@ async function playBeside(
         return judge(one, `${output}\n${vm.console.text}`, output, refused, worked)
       }),
     )
+  await keepLog(lab, 'beside', vm)
   await vm.kill()
   await discard(lab, 'beside')
 }

@@ -1,5 +1,5 @@
 /** The machines of an attack: a disk of their own, the keys of the image in their firmware, and a watch over what they print. */
-import { cp, mkdir, readFile, rm } from 'node:fs/promises'
+import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { copyImage, type EditedImage, openImage } from '../image/edit.ts'
@@ -18,6 +18,8 @@ export interface Lab {
   /** How long a machine may take to come up. */
   bootMs: number
   diskBytes: number
+  /** Where to keep what each machine printed, if anywhere. */
+  logs?: string
 }
 
 /** A machine's disk and what it remembers, apart from any process. */
@@ -56,6 +58,14 @@ export async function prepare(
 }
 
 export const discard = (lab: Lab, name: string): Promise<void> => rm(join(lab.folder, name), { recursive: true, force: true })
+
+/** Writes down what a machine printed, where that is wanted. */
+export async function keepLog(lab: Lab, name: string, vm: Vm): Promise<void> {
+  if (lab.logs === undefined) return
+  await mkdir(lab.logs, { recursive: true })
+  const { console: serial } = vm
+  await writeFile(join(lab.logs, `${name}.log`), serial.text)
+}
 
 /** Starts it; `setup` leaves the firmware without keys, so that systemd-boot enrols them. */
 export async function power(lab: Lab, remains: Remains, change: MachineChange & { setup?: boolean } = {}): Promise<Vm> {

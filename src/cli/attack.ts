@@ -42,6 +42,7 @@ export async function runAttack(options: AttackOptions, session: Session): Promi
       signal: session.signal,
       bootMs: options.timeoutSeconds * 1000,
       diskBytes: (await stat(image)).size + ROOM_BYTES,
+      ...(options.logs === undefined ? {} : { logs: options.logs }),
     }
     const attacked = await attack({ lab, kit, only: options.only, lanes: options.lanes }, session.report)
     const { results, machine, cleanMs, ms } = attacked

@@ -28,6 +28,7 @@ export const parser = command(
     ),
     list: toggle('--list', message`List the cases and run none.`),
     html: valued('--html', path({ metavar: 'FILE' }), message`Write the report as a page, too.`),
+    logs: valued('--logs', folder(), message`Keep what each machine prints on its console, a file for each.`),
     lanes: withDefault(
       option('--machines', integer({ metavar: 'N', min: 1, max: 16 }), {
         description: message`How many machines run at a time; 2 by default.`,
@@ -61,6 +62,7 @@ export interface AttackOptions {
   only: readonly string[]
   list: boolean
   html: string | undefined
+  logs: string | undefined
   lanes: number
   timeoutSeconds: number
 }
