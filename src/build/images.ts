@@ -67,7 +67,8 @@ export async function makeImages(input: ImagesInput, env: Env): Promise<MadeImag
       ]
       const own = { ...input, signing: signingFor(input.signing, image.name), image, system, initrds }
       const output = await makeOutput(own, { ...env, report })
-      if (image === recipe) {
+      // No script is shown as finished what is not.
+      if (input.signing.offline && (image === recipe || image.settings.postOutputScripts.length > 0)) {
         await initrdReady
         requireSignatures(input.signing)
       }
