@@ -7,7 +7,13 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { authenticodeDigest, checkAuthenticode } from '../formats/authenticode.ts'
 import { cpioPadding, cpioTrailer, encodeCpioHeader, FILE_TYPE } from '../formats/cpio.ts'
-import { decodeSignatureLists, decodeVariableUpdate, EFI_GUID, SECURE_BOOT_VARIABLES, type SecureBootVariable } from '../formats/esl.ts'
+import {
+  decodeSignatureLists,
+  decodeVariableUpdate,
+  EFI_GUID,
+  SECURE_BOOT_VARIABLES,
+  type SecureBootVariable,
+} from '../formats/esl.ts'
 import { encodeVariableData } from '../formats/event-log.ts'
 import { extendPcr, measureSection, PHASE_PATHS, pcrAtPhase, pcrOfSections } from '../formats/pcr.ts'
 import { decodePe, findSection, sectionContent } from '../formats/pe.ts'
