@@ -13,6 +13,7 @@ export interface AddonFacts {
   path: string
   /** Words it adds; measured in PCR 12, and covered by no PCR 11 policy. */
   commandLine: string
+  trusted: boolean
   /** Paths of the UKIs that load it. */
   ukis: string[]
 }
@@ -73,7 +74,7 @@ function judgeAddon(
   const commandLine = text('.cmdline') ?? ''
   if (commandLine !== '') evidence(`adds to the command line: ${commandLine.slice(0, 400)}`)
   evidence(fits.length === 0 ? 'no UKI loads it' : `loaded by ${fits.map((uki) => uki.path).join(', ')}, measured in PCR 12`)
-  return { path, commandLine, ukis: fits.map((uki) => uki.path) }
+  return { path, commandLine, trusted: facts?.trusted ?? false, ukis: fits.map((uki) => uki.path) }
 }
 
 const describe = (section: PeSection | undefined): string[] =>

@@ -83,7 +83,7 @@ async function checkChain(
     const names: [Stage, string][] = [
       ['firmware', 'ESP'],
       ['UKI', 'UKI'],
-      ['verity', 'verity'],
+      ['verity', 'hash tree'],
     ]
     for (const [stage, name] of names) leaveUnchecked(links, stage, name, 'there is no sound partition table')
     return factsOf(disk, [], anchorOf(trust, [], { sets: [], more: 0 }, []), now)

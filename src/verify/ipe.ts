@@ -24,7 +24,7 @@ export async function checkIpe(facts: ImageFacts, links: Link[]): Promise<void> 
     await checkLink(links, 'policy', `IPE policy of ${uki.path}`, (finding) => checkUkiPolicy(uki, facts, finding))
 }
 
-function checkUkiPolicy(uki: UkiFacts, { trees }: ImageFacts, finding: Finding): void {
+function checkUkiPolicy(uki: UkiFacts, { trees, addons }: ImageFacts, finding: Finding): void {
   const { evidence, wrong } = finding
   const [first] = uki.profiles
   const tree = trees.find(({ rootHash }) => rootHash === uki.rootHash)
@@ -33,6 +33,8 @@ function checkUkiPolicy(uki: UkiFacts, { trees }: ImageFacts, finding: Finding):
     return
   }
   judgeWords(uki, finding)
+  for (const { path, commandLine } of addons.filter(({ ukis, trusted }) => trusted && ukis.includes(uki.path)))
+    if (isOff(enforceOf(commandLine))) wrong(`ipe.enforce=0 of the addon ${path} lets IPE only watch`, `remove ${path}`)
   const { ipePolicies } = first.initrd
   const loaded = ipePolicies.filter(({ byPid1 }) => byPid1)
   if (loaded.length === 0) {
@@ -50,10 +52,9 @@ function checkUkiPolicy(uki: UkiFacts, { trees }: ImageFacts, finding: Finding):
 /** What the command lines say: enforcing is the default. */
 function judgeWords(uki: UkiFacts, { evidence, wrong }: Finding): void {
   for (const profile of uki.profiles) {
-    const value = argumentOf(wordsOf(profile.commandLine), 'ipe.enforce')
+    const value = enforceOf(profile.commandLine)
     const name = uki.profiles.length === 1 ? 'the command line' : `profile ${profile.id || profile.number}`
-    const off = value !== undefined && /^(?:0|n|no|f|false|off)$/i.test(value)
-    if (off) wrong(`ipe.enforce=${value} of ${name} lets IPE only watch`, `take ipe.enforce= off ${name}`)
+    if (isOff(value)) wrong(`ipe.enforce=${value} of ${name} lets IPE only watch`, `take ipe.enforce= off ${name}`)
     else if (profile.number === 0) evidence(value === undefined ? 'enforcing by default' : `ipe.enforce=${value}`)
     if (
       profile.number > 0 &&
@@ -64,6 +65,9 @@ function judgeWords(uki: UkiFacts, { evidence, wrong }: Finding): void {
       wrong(`the initrd of ${name} brings no policy`, ENFORCE)
   }
 }
+
+const enforceOf = (commandLine: string): string | undefined => argumentOf(wordsOf(commandLine), 'ipe.enforce')
+const isOff = (value: string | undefined): boolean => value !== undefined && /^(?:0|n|no|f|false|off)$/i.test(value)
 
 function judgePolicy(
   policy: IpePolicyFacts,

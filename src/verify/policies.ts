@@ -138,7 +138,7 @@ function trustedKeys(pem: string, anchor: Anchor, wrong: (problem: string) => vo
   } catch {
     // Not a key: said below.
   }
-  if (!carried || carried.asymmetricKeyType !== 'rsa') {
+  if (carried?.asymmetricKeyType !== 'rsa') {
     wrong('.pcrpkey holds no public key')
     return undefined
   }

@@ -1,0 +1,190 @@
+/** What is judged where an image is judged as a whole: initrds, IPE, addons, what lies on the ESP, whom the image enrols. */
+import assert from 'node:assert/strict'
+import { copyFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { EPOCH } from '../../test/keys.ts'
+import {
+  assemble,
+  assertBroken,
+  BOOT,
+  type Change,
+  CMDLINE,
+  FALLBACK,
+  folder,
+  good,
+  type InitrdChange,
+  IPE_POLICY,
+  initrd,
+  initrdOf,
+  signers,
+  stranger,
+  trust,
+  UKI,
+  uki,
+  ukiOf,
+  usr,
+  withSection,
+} from '../../test/tiny-image.ts'
+import { tinyPe } from '../../test/tiny-pe.ts'
+import { makeAddon } from '../image/addon.ts'
+import { madeFile, madeSymlink } from '../tree/content.ts'
+import { inspectImage, type Link, type Trust } from './image.ts'
+
+/** Kernel and system of the tiny image are none; what is said of them is their own tests' matter. */
+const CORE = ['firmware', 'boot loader', 'UKI', 'measured boot', 'verity', 'policy', 'artifacts']
+const coreOf = (links: readonly Link[]) => links.filter(({ stage }) => CORE.includes(stage))
+
+async function inspect(change: Change, by: Trust | undefined = trust, now = EPOCH) {
+  const path = join(folder, 'whole.raw')
+  await assemble(path, change)
+  const { links, facts } = await inspectImage(path, { trust: by, now })
+  return { links: coreOf(links), facts }
+}
+
+const withUki = async (change: Parameters<typeof ukiOf>[0]): Promise<Change> => ({ files: { [UKI]: await ukiOf(change) } })
+const withInitrd = async (change: InitrdChange): Promise<Change> => withUki({ initrds: [{ bytes: await initrdOf(change) }] })
+const text = (value: string) => Buffer.from(value)
+const INITRD = `initrd of ${UKI}`
+const IPE = `IPE policy of ${UKI}`
+const EXTRA = `${UKI}.extra.d`
+const addon = (input: { cmdline: string; uname?: string }, signer = signers.db) =>
+  makeAddon({ stub: { bytes: tinyPe() }, signer, ...input })
+const opened = IPE_POLICY.replace('DEFAULT action=DENY', 'DEFAULT action=ALLOW')
+
+// biome-ignore format: table
+const CASES: [string, Change | Promise<Change>, Record<string, RegExp>][] = [
+  ['nothing', {}, {}],
+  ['an initrd that is no archive', withSection('.initrd', (b) => b.fill(0x41)).then((bytes) => ({ files: { [UKI]: bytes } })),
+    { [INITRD]: /no archive and no compression/, [IPE]: /not checked/, [`PCR policies of ${UKI}`]: /no policy/ }],
+  ['an initrd without init', withInitrd({ files: { init: undefined } }), { [INITRD]: /no \/init/ }],
+  ['an initrd with a shell for init', withInitrd({ files: { init: madeFile('#!/bin/sh', EPOCH, 0o755) } }), { [INITRD]: /\/init is \/init, not systemd/ }],
+  ['an initrd that is not told from a system', withInitrd({ files: { 'etc/initrd-release': undefined } }), { [INITRD]: /no \/etc\/initrd-release/ }],
+  ['an initrd whose release leads nowhere', withInitrd({ files: { 'etc/initrd-release': madeSymlink('nowhere', EPOCH) } }), { [INITRD]: /no \/etc\/initrd-release/ }],
+  ['an initrd without veritysetup', withInitrd({ files: { 'usr/lib/systemd/systemd-veritysetup': undefined } }), { [INITRD]: /no systemd-veritysetup:/ }],
+  ['an initrd without its generator', withInitrd({ files: { 'usr/lib/systemd/system-generators/systemd-veritysetup-generator': undefined } }),
+    { [INITRD]: /no systemd-veritysetup-generator/ }],
+  ['a systemd too old to find the signature', withInitrd({ files: { 'usr/lib/systemd/libsystemd-shared-258.so': undefined, 'usr/lib/systemd/libsystemd-shared-257.so': madeFile('', EPOCH) } }),
+    { [IPE]: /nothing shows it to the kernel/ }],
+  ['a command line that shows no signature', withUki({ cmdline: `usrhash=${usr.rootHash}` }), { [IPE]: /nothing shows it to the kernel/ }],
+  ['no IPE policy', withInitrd({ files: { 'usr/lib/ipe/Tiny.p7b': undefined } }), { [IPE]: /the initrd brings none/ }],
+  ['an IPE policy by a stranger', withInitrd({ policySigner: stranger.verity }), { [IPE]: /its signer is in neither db/ }],
+  ['an IPE policy that is no signature', withInitrd({ files: { 'usr/lib/ipe/Tiny.p7b': madeFile('junk', EPOCH) } }), { [IPE]: /Tiny\.p7b: Cannot read/ }],
+  ['an IPE policy under another name', withInitrd({ policyName: 'Other' }), { [IPE]: /which PID 1 looks for as Tiny\.p7b/ }],
+  ['an IPE policy that allows everything', withInitrd({ policy: opened }), { [IPE]: /allows EXECUTE of anything.*allows KMODULE of anything/ }],
+  ['an IPE policy with a mistake', withInitrd({ policy: `${IPE_POLICY}op=RUN action=ALLOW\n` }), { [IPE]: /Tiny\.p7b:6:\d+: / }],
+  ['an IPE policy under which nothing runs', withInitrd({ policy: IPE_POLICY.replace('dmverity_signature=TRUE action=ALLOW', 'dmverity_signature=TRUE action=DENY') }),
+    { [IPE]: /lets nothing of \/usr run/ }],
+  ['no guard', withInitrd({ files: { 'usr/lib/systemd/system/sysinit.target.requires/guard.service': undefined } }), { [IPE]: /nothing stops the boot/ }],
+  ['ipe.enforce=0', withUki({ cmdline: `${CMDLINE} ipe.enforce=0` }), { [IPE]: /ipe\.enforce=0 of the command line lets IPE only watch/ }],
+  ['a .uname of another kernel', withUki({ uname: '6.1-other' }), { 'usr file system': /\/usr\/lib\/modules has 6\.12-tiny, \.uname of .* is 6\.1-other/ }],
+  ['a kernel that is no program', withSection('.linux', (b) => b.fill(0, 0, 2)).then((bytes) => ({ files: { [UKI]: bytes } })),
+    { [`UKI ${UKI}`]: /\.linux is no program that the stub starts/, [`PCR policies of ${UKI}`]: /no policy/ }],
+  ['an unsigned addon', makeAddon({ stub: { bytes: tinyPe() }, cmdline: 'debug' }).then((bytes) => ({ files: { [`${EXTRA}/x.addon.efi`]: bytes } })),
+    { [`EFI program ${EXTRA}/x.addon.efi`]: /not signed/, [`addon ${EXTRA}/x.addon.efi`]: /nobody trusted signed it/ }],
+  ['an addon by a stranger', addon({ cmdline: 'debug' }, stranger.db).then((bytes) => ({ files: { 'loader/addons/x.addon.efi': bytes } })),
+    { 'EFI program loader/addons/x.addon.efi': /not a trusted db certificate/, 'addon loader/addons/x.addon.efi': /nobody trusted signed it/ }],
+  ['an addon of ours', addon({ cmdline: 'debug' }).then((bytes) => ({ files: { [`${EXTRA}/x.addon.efi`]: bytes } })), {}],
+  ['an addon of ours that takes IPE away', addon({ cmdline: 'ipe.enforce=0' }).then((bytes) => ({ files: { 'loader/addons/x.addon.efi': bytes } })),
+    { [IPE]: /ipe\.enforce=0 of the addon loader\/addons\/x\.addon\.efi/ }],
+  ['a credential', { files: { [`${EXTRA}/root.cred`]: text('c2VhbGVk') } }, { [`loose file ${EXTRA}/root.cred`]: /nobody signs this credential/ }],
+  ['a credential sealed with no key', { files: { 'loader/credentials/x.cred': text(Buffer.from('058469daf6f543248005490da0f8ea2f', 'hex').toString('base64')) } },
+    { 'loose file loader/credentials/x.cred': /sealed with no key/ }],
+  ['a system extension', { files: { 'loader/extensions/x.sysext.raw': text('x') } }, { 'loose file loader/extensions/x.sysext.raw': /system extension/ }],
+  ['a boot entry with a command line', { files: { 'loader/entries/a.conf': text(`linux /${BOOT}\noptions init=/bin/sh\n`) } }, { 'boot entry loader/entries/a.conf': /a command line that nobody signs: init=\/bin\/sh/ }],
+  ['a boot entry with an initrd', { files: { 'loader/entries/a.conf': text(`linux /${UKI}\ninitrd /evil.img\n`), 'evil.img': text('x') } }, { 'boot entry loader/entries/a.conf': /adds the initrd \/evil\.img/ }],
+  ['a boot entry of a UKI', { files: { 'loader/entries/a.conf': text(`title A\nuki /${UKI}\noptions init=/bin/sh\n`) } }, {}],
+  ['a boot entry that leads nowhere', { files: { 'loader/entries/a.conf': text('efi /EFI/none.efi\n') } }, { 'boot entry loader/entries/a.conf': /EFI\/none\.efi is not there/ }],
+  ['no boot loader', { files: { [FALLBACK]: undefined, [BOOT]: undefined } }, { 'systemd-boot': /no sound EFI\/BOOT/ }],
+  ['a UKI that firmware starts by itself', { files: { [FALLBACK]: uki, [BOOT]: undefined } }, {}],
+]
+
+for (const [what, change, expected] of CASES) {
+  test(`inspectImage() of ${what} finds ${Object.keys(expected).join(', ') || 'nothing'}`, async () => {
+    const { links } = await inspect(await change)
+    assertBroken(links, expected)
+    for (const { problem, stage } of links) assert.ok(problem === undefined || stage !== undefined)
+  })
+}
+
+test('inspectImage() without trust goes by what the image enrols, and says so', async () => {
+  const { links, facts } = await inspect({}, undefined as never)
+  assert.equal(facts.anchor.from, 'given', 'a default argument stands in')
+  const path = join(folder, 'enrolled.raw')
+  copyFileSync(good, path)
+  const own = await inspectImage(path, { now: EPOCH })
+  assertBroken(coreOf(own.links), {})
+  assert.equal(own.facts.anchor.from, 'image')
+  assert.match(own.links.find(({ name }) => name === 'trust anchor')!.evidence, /enrols itself: db is CN=.* sha256:[0-9a-f]{64}/)
+  assert.ok(links.length > 12)
+  rmSync(path)
+})
+
+test('inspectImage() of an image that enrols nothing and is not said whom to trust has no anchor', async () => {
+  const path = join(folder, 'loose.raw')
+  const none = {
+    'loader/keys/auto/PK.auth': undefined,
+    'loader/keys/auto/KEK.auth': undefined,
+    'loader/keys/auto/db.auth': undefined,
+  }
+  await assemble(path, { files: none })
+  const { links, facts } = await inspectImage(path, { now: EPOCH })
+  assert.equal(facts.anchor.from, 'signatures')
+  const broken = coreOf(links).filter(({ ok }) => !ok)
+  assert.deepEqual(
+    broken.map(({ name }) => name),
+    ['trust anchor', 'root hash signature', IPE],
+  )
+  assert.match(broken[0]!.hint!, /--trust DIR/)
+  rmSync(path)
+})
+
+test('inspectImage() tells certificates that have expired, and of those that end soon', async () => {
+  const late = await inspect({}, trust, EPOCH + 20 * 365 * 86_400)
+  assert.match(late.links.find(({ name }) => name === 'enrolment auto')!.problem!, /expired/)
+  const soon = await inspect({}, trust, EPOCH + (10 * 365 + 2 - 30) * 86_400)
+  const enrolment = soon.links.find(({ name }) => name === 'enrolment auto')!
+  assert.ok(enrolment.ok)
+  assert.match(enrolment.evidence, /note: .* expires \d{4}-\d\d-\d\d, in \d+ days/)
+})
+
+test('inspectImage() tells what an image consists of', async () => {
+  const { facts } = await inspect({})
+  assert.deepEqual(facts.programs.map(({ kind, trusted }) => [kind, trusted]).sort(), [
+    ['UKI', true],
+    ['program', true],
+    ['program', true],
+  ])
+  const [profile] = facts.ukis[0]!.profiles
+  assert.equal(profile!.verity, 'usr')
+  assert.equal(profile!.initrd!.systemdVersion, '258')
+  assert.deepEqual(
+    profile!.initrd!.ipePolicies.map(({ name, version, trusted }) => [name, version, trusted]),
+    [['Tiny', '1.0.0', true]],
+  )
+  const [tree] = facts.trees
+  assert.deepEqual([tree!.sound, tree!.signedForKernel, tree!.fileSystem, tree!.ukis], [true, true, 'erofs', [UKI]])
+})
+
+test('an initrd is read in each compression, and archives behind each other are one', async () => {
+  for (const compression of ['none', 'zstd', 'xz', 'gz'] as const) {
+    const first = await initrdOf({ compression })
+    const second = await initrdOf({ compression, files: { 'usr/lib/more': madeFile('more', EPOCH) } })
+    const { links, facts } = await inspect(await withUki({ initrds: [{ bytes: first }, { bytes: second }] }))
+    assertBroken(links, {})
+    assert.ok(facts.ukis[0]!.profiles[0]!.initrd!.files.entries.has('usr/lib/more'), compression)
+  }
+})
+
+test('inspectImage() has a verdict for any initrd, and throws for none', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.nat(initrd.length - 1), fc.uint8Array({ minLength: 1, maxLength: 4 }), async (at, value) => {
+      const bytes = Uint8Array.from(initrd)
+      bytes.set(value.subarray(0, bytes.length - at), at)
+      const { links } = await inspect(await withUki({ initrds: [{ bytes }] }))
+      for (const { ok, problem, name } of links) assert.equal(ok, problem === undefined, name)
+    }),
+    { numRuns: 20, seed: 7 },
+  )
+})
