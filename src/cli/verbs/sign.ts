@@ -1,10 +1,14 @@
 import { merge, object, or } from '@optique/core/constructs'
 import { message } from '@optique/core/message'
 import { command, constant, option } from '@optique/core/primitives'
-import { examples, folder, keysOption, offlineOption, outputOption, recipeOptions } from '../options.ts'
+import { examples, folder, offlineOption, outputOption, recipeOptions, valued } from '../options.ts'
 import type { Run } from '../session.ts'
 
-const build = object({ output: outputOption, keys: keysOption, offline: offlineOption })
+const build = object({
+  output: outputOption,
+  keys: valued('--keys', folder(), message`Folder of the certificates; keys beside the recipe by default.`),
+  offline: offlineOption,
+})
 
 export const parser = command(
   'sign',
@@ -40,7 +44,10 @@ export const parser = command(
       {
         brief: message`Make the image with the signatures, or ask for more`,
         description: message`Check every signature in the folder and build with them. What covers other signatures could not be signed before: its digests are written to the same folder as the next round, and the exit code is 9 until the image is there. All options are those that sign prepare was given.`,
-        footer: examples(['bisque sign attach --from sign', 'take the signatures in ./sign']),
+        footer: examples(
+          ['bisque sign attach --from sign', 'take the signatures in ./sign'],
+          ['bisque sign attach my-os --from sign', 'of another recipe'],
+        ),
       },
     ),
   ),
