@@ -143,7 +143,7 @@ function refuseIncomplete({ good, wrong, absent }: Signatures, known: SigningReq
   if (wrong.length + absent.length === 0) return
   const lines = [
     ...wrong.map(({ request, why }) => `  ${signatureName(request)} ${why}`),
-    ...absent.map((request) => `  ${signatureName(request)} is not there: ${describe(request)}`),
+    ...absent.map((request) => `  ${signatureName(request)} is not there`),
   ]
   const counts = [
     ...(wrong.length > 0 ? [`${wrong.length} ${wrong.length === 1 ? 'is' : 'are'} wrong`] : []),

@@ -107,7 +107,7 @@ test('every wrong signature is named with what is wrong about it, and the right 
   assert.deepEqual(
     wrong.map(({ request, why }) => [request, why]),
     [
-      [PK, 'is no signature by the key of pk.crt over this digest: another key, or another padding'],
+      [PK, 'is no signature of this digest by the key of pk.crt'],
       [LOADER, 'has 255 bytes: a signature by db has 256'],
       [UKI, `is the signature of another digest, ${digestName(LOADER)}`],
     ],

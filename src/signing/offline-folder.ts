@@ -148,7 +148,7 @@ function problemOf(
   if (verifyDigest(certificate, Buffer.from(request.digest, 'hex'), bytes)) return undefined
   const other = requests.find((one) => verifyDigest(certificate, Buffer.from(one.digest, 'hex'), bytes))
   return other === undefined
-    ? `is no signature by the key of ${keyName(request)}.crt over this digest: another key, or another padding`
+    ? `is no signature of this digest by the key of ${keyName(request)}.crt`
     : `is the signature of another digest, ${digestName(other)}`
 }
 
