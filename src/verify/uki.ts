@@ -4,7 +4,7 @@ import { decodePe, type PeSection, sectionContent } from '../formats/pe.ts'
 import { splitProfiles, UKI_SECTIONS } from '../formats/uki.ts'
 import { type Program, type ProgramRead, programBytes } from './esp.ts'
 import type { Anchor, ProfileFacts, UkiFacts } from './facts.ts'
-import { wordsOf } from './holes/facts.ts'
+import { argumentOf, wordsOf } from './holes/facts.ts'
 import { readInitrdOnce } from './initrd.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
 import { checkPolicies, type PcrTable } from './policies.ts'
@@ -112,7 +112,11 @@ function pinOf(commandLine: string, chain: Chain, total: boolean, wrong: (proble
   )
   const [first] = found
   const same = found.every((one) => one.verity === first?.verity && one.rootHash === first.rootHash)
-  if (first && same && /^[0-9a-f]{64}$/.test(first.rootHash)) return first
+  if (first && same && /^[0-9a-f]{64}$/.test(first.rootHash)) {
+    const other = total ? mountedInstead(words, first.verity) : undefined
+    if (other !== undefined) wrong(`.cmdline mounts ${other}, which is not what its root hash is of`)
+    return first
+  }
   const shown = found.map(({ verity, rootHash }) => `${verity}hash=${rootHash}`).join(' ')
   const missing = total && chain.verity === 'usr' ? 'usrhash= or roothash=' : `${chain.verity}hash=`
   wrong(`.cmdline has ${found.length === 0 ? `no ${missing}` : JSON.stringify(shown.slice(0, 200))}, expected one root hash`)
@@ -143,6 +147,14 @@ function copyOf(section: Held | undefined, copies: Map<Held, Uint8Array>): Uint8
   const copy = copies.get(section) ?? Uint8Array.from(section.content)
   copies.set(section, copy)
   return copy
+}
+
+/** A device named for what the root hash is of, other than the one that dm-verity makes. */
+function mountedInstead(words: readonly string[], verity: 'usr' | 'root'): string | undefined {
+  const key = verity === 'usr' ? 'mount.usr' : 'root'
+  const value = argumentOf(words, key)
+  const own = new RegExp(`^(?:/dev/mapper/${verity}|/dev/disk/by-designator/${verity}|(?:dissect|gpt-auto)(?:-force)?)$`)
+  return value === undefined || own.test(value) ? undefined : `${key}=${value.slice(0, 80)}`
 }
 
 /** Each initrd once, whichever profiles share it. */

@@ -33,7 +33,8 @@ export function checkAccounts(facts: SystemFacts, finding: Finding): void {
   for (const { name, commandLine } of facts.profiles) {
     for (const word of wordsOf(commandLine)) {
       const [, credential, account, value = ''] =
-        /^systemd\.set_credential(?:_binary)?=(passwd\.(?:hashed-password|plaintext-password)\.(\w+)):(.*)$/.exec(word) ?? []
+        /^systemd\.set[-_]credential(?:[-_]binary)?=(passwd\.(?:hashed-password|plaintext-password)\.(\w+)):(.*)$/.exec(word) ??
+        []
       if (credential?.includes('hashed') && value.startsWith('!')) continue
       if (account) wrong(`${name} sets the password of ${account} on its command line`, 'take it off the command line')
     }

@@ -25,6 +25,8 @@ export interface BootProfile {
   /** `EFI/Linux/a.efi`, with `profile ID` behind it where there are several. */
   name: string
   commandLine: string
+  /** What boots where nobody chooses. */
+  isDefault?: boolean
 }
 
 /** Words of a command line as the kernel takes them apart: quotes keep spaces. */
@@ -32,10 +34,19 @@ export const wordsOf = (commandLine: string): string[] =>
   (commandLine.match(/(?:[^\s"]|"[^"]*")+/g) ?? []).map((word) => word.replaceAll('"', ''))
 
 /** The value of `KEY=`: the last counts. Where the word stands alone, it is ``. */
-export function argumentOf(words: readonly string[], key: string): string | undefined {
-  const found = words.findLast((word) => word === key || word.startsWith(`${key}=`))
-  return found?.slice(key.length + 1)
+export const argumentOf = (words: readonly string[], key: string): string | undefined => argumentsOf(words, key).at(-1)
+
+/** All values of `KEY=`. Dashes and underscores of a key are the same; what is said to the initrd alone (`rd.`) counts as well. */
+export function argumentsOf(words: readonly string[], key: string): string[] {
+  const wanted = plainKey(key)
+  return words.flatMap((word) => {
+    const [name] = word.split('=', 1) as [string]
+    const own = plainKey(name)
+    return own === wanted || own === `rd.${wanted}` ? [word.slice(name.length + 1)] : []
+  })
 }
+
+const plainKey = (key: string): string => key.replaceAll('-', '_')
 
 /** All files of an image: of the system first. */
 export const allFiles = ({ files, initrds }: SystemFacts): Files[] => [...(files ? [files] : []), ...initrds]

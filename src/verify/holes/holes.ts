@@ -80,10 +80,19 @@ async function systemFacts(facts: ImageFacts, files: Files | undefined): Promise
   return {
     files,
     initrds: [...initrds].map((initrd) => initrd.files),
-    profiles: profiles.map(({ uki, profile }) => ({
-      name: uki.profiles.length === 1 ? uki.path : `${uki.path} profile ${profile.id || profile.number}`,
-      commandLine: profile.commandLine,
-    })),
+    profiles: [
+      ...profiles.map(({ uki, profile }) => ({
+        name: uki.profiles.length === 1 ? uki.path : `${uki.path} profile ${profile.id || profile.number}`,
+        commandLine: profile.commandLine,
+        isDefault: profile.number === 0,
+      })),
+      // What a signed addon adds, it adds to the words of every UKI that loads it.
+      ...facts.addons.flatMap(({ path, commandLine, trusted, ukis: loaders }) => {
+        const own = ukis.find((uki) => loaders.includes(uki.path))
+        if (!trusted || !own || commandLine === '') return []
+        return [{ name: `addon ${path}`, commandLine: `${own.commandLine} ${commandLine}`, isDefault: true }]
+      }),
+    ],
     kernels: [...kernels.values()],
     trusted: [...anchor.db, ...anchor.verity],
     signed: anchor.chain.signature && trees.length > 0,

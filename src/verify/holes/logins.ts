@@ -81,13 +81,13 @@ function checkSsh(files: Files, { wrong }: Finding): void {
 }
 
 function checkWords(name: string, words: readonly string[], { wrong }: Finding): void {
-  for (const key of ['systemd.debug_shell', 'systemd.debug-shell', 'rd.systemd.debug_shell', 'rd.systemd.debug-shell'])
+  for (const key of ['systemd.debug_shell'])
     if (isYes(argumentOf(words, key))) wrong(`${name} starts a shell of root: ${key}`, `take ${key} off its command line`)
   const forced = words.find((word) => /SYSTEMD_SULOGIN_FORCE=(?:1|yes|true)/.test(word))
   if (forced !== undefined)
     wrong(`${name} gives a rescue shell without a password: ${forced}`, `take ${forced} off its command line`)
   const login = words.find((word) =>
-    /^systemd\.set_credential(?:_binary)?=(?:agetty\.autologin|login\.noauth|[\w.]*autologin)/.test(word),
+    /^systemd\.set[-_]credential(?:[-_]binary)?=(?:agetty\.autologin|login\.noauth|[\w.]*autologin)/.test(word),
   )
   if (login !== undefined) wrong(`${name} logs in without a password: ${login}`, `take ${login} off its command line`)
 }
