@@ -374,3 +374,16 @@ test('loadRecipe() refuses what a hermetic /usr has no place for, by name', asyn
   )
   assert.equal((await load(t, "release: 'trixie', hermeticUsr: false, format: 'tar', autologin: true,")).settings.autologin, true)
 })
+
+test('root: tpm2 names all it lacks, and what it is sealed to must be signed', async (t) => {
+  assert.equal((await load(t, "release: 'trixie', root: 'tpm2',")).settings.root, 'tpm2')
+  assert.equal((await load(t, "release: 'trixie',")).settings.root, 'memory')
+  const without = "secureBoot: false, signExpectedPcr: false, kernelCommandLine: ['root=LABEL=x'],"
+  for (const [body, lacks] of [
+    [without, 'secureBoot: true, signExpectedPcr: true, a kernelCommandLine without root='],
+    ['hermeticUsr: false,', 'hermeticUsr: true'],
+  ])
+    await assert.rejects(load(t, `release: 'trixie', root: 'tpm2', ${body}`), (error: Error) =>
+      error.message.includes(`root: tpm2 needs ${lacks}`),
+    )
+})
