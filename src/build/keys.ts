@@ -10,6 +10,8 @@ import { generateKeys, loadOwner } from '../signing/keys.ts'
 import { type LoadOptions, loadSigners } from '../signing/load.ts'
 import { loadMkosiSigners, MKOSI_OWNER, type MkosiKeyOptions, type MkosiKeys } from '../signing/mkosi-keys.ts'
 import { type OfflineSigners, SignaturesMissing } from '../signing/offline.ts'
+import { pinFileOf } from '../signing/pkcs11.ts'
+import { isPkcs11Uri } from '../signing/pkcs11-uri.ts'
 import { loadRevocations, revocationLists } from '../signing/revocations.ts'
 import { KEY_ROLES, type Signer, type Signers, signersInForce } from '../signing/signer.ts'
 import type { Trust } from '../verify/image.ts'
@@ -129,7 +131,8 @@ async function loadNamed(
     throw new Fault('missing', 'Cannot sign: of a key and its certificate only one is named', { hint: `set both, or neither` })
   // A role without a key of its own is one that nothing is signed for.
   const signers = Object.fromEntries(KEY_ROLES.map((role) => [role, loaded[role] ?? any])) as unknown as Signers
-  const secrets = Object.entries(named).flatMap(([name, path]) => (path !== undefined && name.endsWith('Key') ? [path] : []))
+  const keys = Object.entries(named).flatMap(([name, path]) => (path !== undefined && name.endsWith('Key') ? [path] : []))
+  const secrets = keys.flatMap((key) => (isPkcs11Uri(key) ? (pinFileOf(key, directory) ?? []) : key))
   warnOfExpiry(signers, now, env, 'make new ones, and enrol them before')
   return { secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER, offline }
 }

@@ -51,11 +51,19 @@ export function openPkcs11(path: string, options: Pkcs11Options = {}): Pkcs11Mod
     running.stderr.on('data', (bytes: Buffer) => {
       printed = `${printed}${bytes}`.slice(-2000)
     })
+    let left = MAX_PRINTED_BYTES
+    running.stdout.on('data', (bytes: Buffer) => {
+      left -= bytes.length
+      if (left >= 0) return
+      give({ why: 'crash', detail: 'it printed without end' })
+      running.stdout.destroy()
+      void running.kill(0)
+    })
     createInterface({ input: running.stdout }).on('line', (line) => {
-      if (!line.startsWith(ANSWER)) return
-      const { id, ...answer } = JSON.parse(line.slice(ANSWER.length)) as { id: number } & Pkcs11Answer<any>
-      waiting.get(id)?.(answer)
-      waiting.delete(id)
+      const answer = answerIn(line)
+      if (answer === undefined) return
+      waiting.get(answer.id)?.(answer)
+      waiting.delete(answer.id)
     })
     running.ended.then(
       (code) => give({ why: 'crash', detail: endOf(code, printed) }),
@@ -86,6 +94,19 @@ export function openPkcs11(path: string, options: Pkcs11Options = {}): Pkcs11Mod
       ended ??= { why: 'crash', detail: 'it was closed' }
       await child?.kill(0)
     },
+  }
+}
+
+/** Far above what all answers of a build come to. */
+const MAX_PRINTED_BYTES = 64 << 20
+
+/** The answer in a line, if it has one: a module prints what it likes. */
+function answerIn(line: string): ({ id: number } & Pkcs11Answer<any>) | undefined {
+  if (!line.startsWith(ANSWER)) return undefined
+  try {
+    return JSON.parse(line.slice(ANSWER.length))
+  } catch {
+    return undefined
   }
 }
 

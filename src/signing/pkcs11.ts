@@ -147,7 +147,13 @@ async function pinOf({ pinSource }: Pkcs11Uri, place: Pkcs11KeyPlace, { environm
   return pin === undefined ? {} : { pin }
 }
 
-function fileOf(source: string, { directory }: Pkcs11KeyPlace): string {
+/** The file that a URI says its PIN is in. */
+export function pinFileOf(uri: string, directory: string): string | undefined {
+  const { pinSource } = parsePkcs11Uri(uri)
+  return pinSource === undefined || pinSource.startsWith('env:') ? undefined : fileOf(pinSource, { directory })
+}
+
+function fileOf(source: string, { directory }: Pick<Pkcs11KeyPlace, 'directory'>): string {
   if (source.startsWith('|')) throw new Fault('usage', 'Cannot take a PIN from a program: pin-source must be a file or env:NAME')
   return /^file:\/\//.test(source) ? fileURLToPath(source) : resolve(directory, source.replace(/^file:/, ''))
 }
