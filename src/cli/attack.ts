@@ -1,4 +1,5 @@
 /** `bisque attack`: the matrix of attacks on an image, with a table at the end. */
+import { rmSync } from 'node:fs'
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,6 +26,9 @@ export async function runAttack(options: AttackOptions, session: Session): Promi
   const env = await openEnv(session)
   const tools = await toolsTree('vm', env)
   const folder = await mkdtemp(join(tmpdir(), 'bisque-attack-'))
+  // Ctrl-C may end the process before what is below has unwound.
+  const tidy = () => rmSync(folder, { recursive: true, force: true })
+  process.once('exit', tidy)
   try {
     const kit = await session.report.step('Forge', () =>
       makeKit({
@@ -55,6 +59,7 @@ export async function runAttack(options: AttackOptions, session: Session): Promi
       exitCode: holes.length === 0 ? 0 : FAULTS.integrity.exit,
     }
   } finally {
+    process.off('exit', tidy)
     await rm(folder, { recursive: true, force: true })
   }
 }
