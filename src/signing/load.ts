@@ -66,7 +66,11 @@ export async function loadSigner(directory: string, role: KeyRole, options: Load
     throw new Fault('usage', `Cannot load the ${role} key: both ${key} and ${address} are there, expected one of them`)
   if (existsSync(key)) return loadFileSigner({ key, certificate }, use)
   if (existsSync(address)) return await loadAddressed(directory, role, await addressIn(address), options)
-  if (!existsSync(certificate) || options.offline === undefined) return loadFileSigner({ key, certificate }, use)
+  if (!existsSync(certificate)) return loadFileSigner({ key, certificate }, use)
+  if (options.offline === undefined)
+    throw new Fault('missing', `Cannot read key ${key}: there is no such file, only its certificate`, {
+      hint: 'bisque sign prepare --to DIR',
+    })
   const { raw } = await loadCertificate(certificate)
   requireUsable(certificate, raw, use)
   return options.offline(role, raw)
