@@ -130,67 +130,41 @@ describe('[qemu-system-x86_64] measured boot of examples/minimal', { skip }, () 
     image.changeEsp({ [UKI]: next.readEsp(UKI) })
   }
 
-  const LOCKED = /enter (?:passphrase|recovery key|LUKS2)[^\n]*\broot\b/i
+  /** What systemd-cryptsetup falls back to, on the console, once the TPM has refused. */
+  const ASKS = /enter (?:passphrase|recovery key|LUKS2)[^\n]*\broot\b/i
 
-  /** Starts a copy of the machine that was changed, and gives back what is said when its root stays locked. */
-  async function locked(
-    name: string,
-    change: Partial<VmOptions>,
-    edit: (uki: Uint8Array) => Promise<Record<string, Uint8Array>>,
-  ) {
+  /** Starts a copy of the machine that was changed, and waits until it asks a person to unlock the root. */
+  async function locked(name: string, tampered: { freshTpm?: boolean; uki?: (uki: Uint8Array) => Promise<Uint8Array> }) {
     const copy = { image: join(folder, `${name}.raw`), keep: join(folder, name) }
     cpSync(state, copy.keep, { recursive: true })
-    if (change.tpm === true) rmSync(join(copy.keep, 'tpm'), { recursive: true })
+    if (tampered.freshTpm) rmSync(join(copy.keep, 'tpm'), { recursive: true })
     await editedCopy(disk, copy.image, async (image) => {
-      const changes = await edit(image.readEsp(UKI))
-      if (Object.keys(changes).length > 0) image.changeEsp(changes)
+      if (tampered.uki) image.changeEsp({ [UKI]: await tampered.uki(image.readEsp(UKI)) })
     })
-    await using other = await startVm(machine({ ...copy, ...change, credentials: TELLS }))
-    await other.console.waitFor(LOCKED, BOOT_MS)
+    await using other = await startVm(machine(copy))
+    await other.console.waitFor(ASKS, BOOT_MS)
+    assert.doesNotMatch(other.console.text, /Switch Root|login:/)
     rmSync(copy.image)
-    return other.console.text.replaceAll('\r', '')
   }
 
   test('another TPM does not unlock it', async () => {
-    assert.match(await locked('tpm', { tpm: true }, async () => ({})), /TPM2/)
-  })
-
-  test('a command line from outside keeps it locked', async () => {
-    assert.match(await locked('cmdline', { kernelCommandLine: 'quiet' }, async () => ({})), /TPM2/)
-  })
-
-  test('a credential on the ESP keeps it locked', async () => {
-    const credential = { 'loader/credentials/some.cred': Buffer.from('anything') }
-    assert.match(await locked('credential', {}, async () => credential), /TPM2/)
+    await locked('tpm', { freshTpm: true })
   })
 
   test('a UKI with another initrd keeps it locked, signed by the right key, with the policies of the one before', async () => {
-    const changed = async (uki: Uint8Array) => {
-      const unsigned = await withOtherInitrd(uki, { pcr: signers.pcr })
-      return { [UKI]: await signPe(replaceSection(unsigned, '.pcrsig', sectionOf(uki, '.pcrsig')), signers.db) }
-    }
-    assert.match(await locked('initrd', {}, changed), /TPM2/)
+    await locked('initrd', {
+      uki: async (uki) => {
+        const unsigned = await withOtherInitrd(uki, { pcr: signers.pcr })
+        return signPe(replaceSection(unsigned, '.pcrsig', sectionOf(uki, '.pcrsig')), signers.db)
+      },
+    })
   })
 
   test('a UKI whose policies another key signed keeps it locked', async () => {
     const stranger = (await testKeys()).signers.pcr
-    const changed = async (uki: Uint8Array) => ({ [UKI]: await withOtherInitrd(uki, { db: signers.db, pcr: stranger }) })
-    assert.match(await locked('policy', {}, changed), /TPM2/)
+    await locked('policy', { uki: (uki) => withOtherInitrd(uki, { db: signers.db, pcr: stranger }) })
   })
 })
-
-/** What systemd-cryptsetup says in the initrd goes to the console. */
-const TELLS = {
-  'systemd.extra-unit.tell.service': `[Unit]
-DefaultDependencies=no
-ConditionPathExists=/etc/initrd-release
-[Service]
-ExecStart=journalctl --follow --no-pager --output=cat --unit=systemd-cryptsetup@root.service
-StandardOutput=tty
-TTYPath=/dev/ttyS0
-`,
-  'systemd.unit-dropin.sysinit.target~tell': '[Unit]\nWants=tell.service\n',
-}
 
 const sectionOf = (uki: Uint8Array, name: string): Uint8Array => sectionContent(uki, findSection(decodePe(uki), name)!)
 
