@@ -55,6 +55,8 @@ test('keys rotate, show, revoke and --finish say what was done and what is next'
     (e) => e instanceof Fault && e.code === 'missing',
   )
 
+  await assert.rejects(keysRotate({ ...plan, roles: ['db'], finish: true, now: EPOCH }), /--finish takes no ROLE and no --from/)
+  await assert.rejects(keysRotate({ ...plan, microsoft: ['kek'], now: EPOCH }), /machines keep what they have until --finish/)
   const finished = rotateLines(await keysRotate({ ...plan, finish: true, now: EPOCH + 86_400 }))
   assert.match(finished.at(-1)!, /only if no image of before need ever start again: .*take dbx$/)
   const shown = keysLines(await keysShow({ keys, now: EPOCH })).join('\n')

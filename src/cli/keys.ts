@@ -1,5 +1,6 @@
 /** `bisque keys generate|show|rotate|revoke`: makes the keys of an image, says what is in a folder of them, and changes them. */
 import { join } from 'node:path'
+import { Fault } from '../base/fault.ts'
 import { generateKeys, type KeyPlan } from '../signing/keys.ts'
 import type { MicrosoftChoice } from '../signing/microsoft.ts'
 import type { Revocation } from '../signing/revocations.ts'
@@ -43,6 +44,8 @@ export interface KeysRotateOptions extends Access {
 export interface RotateResult extends Rotated {
   directory: string
   finished: boolean
+  /** Microsoft's certificates that machines keep. */
+  microsoft: readonly MicrosoftChoice[]
 }
 
 export async function keysRotate({
@@ -52,10 +55,20 @@ export async function keysRotate({
   microsoft,
   ...options
 }: KeysRotateOptions): Promise<RotateResult> {
+  if (finish && (roles.length > 0 || options.from !== undefined))
+    throw new Fault(
+      'usage',
+      'Cannot finish a rotation of other keys than it was opened for: --finish takes no ROLE and no --from',
+      {
+        hint: `bisque keys rotate --finish --keys ${directory}`,
+      },
+    )
+  if (!finish && microsoft.length > 0)
+    throw new Fault('usage', 'Cannot open a rotation with --microsoft-certificates: machines keep what they have until --finish')
   const rotated = finish
     ? await finishRotation(directory, { ...options, microsoft })
     : await openRotation(directory, { ...options, roles: roles.length > 0 ? roles : ROTATED_BY_DEFAULT })
-  return { directory, finished: finish, ...rotated }
+  return { directory, finished: finish, microsoft, ...rotated }
 }
 
 export interface RevokeResult {
@@ -118,7 +131,7 @@ function leftOf({ state, daysLeft }: KeyInfo): string {
 }
 
 /** What was done, and what is to be done next. */
-export function rotateLines({ directory, roles, finished, updates }: RotateResult): string[] {
+export function rotateLines({ directory, roles, finished, microsoft, updates }: RotateResult): string[] {
   const take = join(directory, UPDATES_FOLDER, TAKE_SCRIPT)
   const files = updates.length > 0 ? [`Updates for machines that run: ${updates.join(', ')}`] : []
   const pcr = roles.includes('pcr')
@@ -128,7 +141,8 @@ export function rotateLines({ directory, roles, finished, updates }: RotateResul
       ...files,
       ...(updates.length > 0
         ? [
-            `Next: build and release; when a machine runs that release, run ${take} on it`,
+            `They replace db and KEK: of Microsoft's certificates, machines keep ${microsoft.join(', ') || 'none (see --microsoft-certificates)'}`,
+            `Next: build and release; install it on every machine, and run ${take} there`,
             `Last, and only if no image of before need ever start again: ${take} dbx`,
           ]
         : []),
@@ -137,9 +151,7 @@ export function rotateLines({ directory, roles, finished, updates }: RotateResul
     `Opened: images are signed with the old keys and the new (${roles.join(', ')})`,
     ...files,
     ...(updates.length > 0 ? [`Next: run ${take} on every machine, and build and release`] : ['Next: build and release']),
-    ...(pcr
-      ? ['On every machine, then: systemd-cryptenroll --wipe-slot=tpm2 --unlock-tpm2-device=auto --tpm2-device=auto DEVICE']
-      : []),
+    ...(pcr ? [`On every machine that runs that release, before the end: ${take} seal`] : []),
     `When all have: bisque keys rotate --finish --keys ${directory}`,
   ]
 }

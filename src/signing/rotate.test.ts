@@ -262,6 +262,14 @@ test('finishRotation() goes on wherever it was interrupted, to the same end', as
   }
 })
 
+test('a rotation of the PCR key has nothing for firmware, but the script that seals disks anew', async (t) => {
+  const keys = copy(t)
+  assert.deepEqual((await openRotation(keys, plan(['pcr']))).updates, [])
+  assert.deepEqual(readdirSync(join(keys, 'updates')), ['take'])
+  assert.deepEqual((await finishRotation(keys, end)).updates, [])
+  assert.deepEqual(await loadRevocations(keys), [])
+})
+
 test('openRotation() completes an opening that was interrupted, and refuses a second one', async (t) => {
   const keys = copy(t)
   await openRotation(keys, plan(['db']))

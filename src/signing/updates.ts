@@ -13,6 +13,7 @@ import {
   type SignatureList,
   VARIABLE_ATTRIBUTES,
 } from '../formats/esl.ts'
+import { makeFolder } from '../store/store.ts'
 import { replaceFile, writeFolder, writeOnce } from './folder.ts'
 import { signVariable, type VariableChange } from './secure-boot.ts'
 import type { Signer } from './signer.ts'
@@ -56,7 +57,8 @@ export async function writeUpdates(
       await writeOnce(join(fresh, STEP_FILE), `${JSON.stringify(changes.map(stepOf), null, 2)}\n`)
     })
   }
-  if (existsSync(updates)) await replaceFile(join(updates, TAKE_SCRIPT), await takeScript(updates), 0o755)
+  await makeFolder(updates)
+  await replaceFile(join(updates, TAKE_SCRIPT), await takeScript(updates), 0o755)
   return isNew ? target : undefined
 }
 
