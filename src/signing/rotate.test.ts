@@ -268,6 +268,13 @@ test('a rotation of the PCR key has nothing for firmware, but the script that se
   assert.deepEqual(readdirSync(join(keys, 'updates')), ['take'])
   assert.deepEqual((await finishRotation(keys, end)).updates, [])
   assert.deepEqual(await loadRevocations(keys), [])
+
+  // Numbers of rotations without updates are not used again: their keys would be taken for kept already.
+  const existing = privateKeys(keys)
+  await openRotation(keys, plan(['pcr']))
+  await finishRotation(keys, end)
+  assert.deepEqual(readdirSync(join(keys, 'previous')).sort(), ['1-2026-11-23', '2-2026-11-23'])
+  for (const key of existing) assert.ok(privateKeys(keys).includes(key))
 })
 
 test('openRotation() completes an opening that was interrupted, and refuses a second one', async (t) => {

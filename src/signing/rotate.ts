@@ -22,9 +22,8 @@ import type { MicrosoftChoice } from './microsoft.ts'
 import { addRevocations, type Revocation, revocationLists, unknownRevocations } from './revocations.ts'
 import { trustLists } from './secure-boot.ts'
 import { KEY_ROLES, type KeyRole } from './signer.ts'
-import { nextNumber, type UpdateChange, writeUpdates } from './updates.ts'
+import { nextNumber, PREVIOUS_FOLDER, type UpdateChange, writeUpdates } from './updates.ts'
 
-export const PREVIOUS_FOLDER = 'previous'
 const ROTATION_FILE = 'rotation.json'
 
 /**

@@ -7,8 +7,8 @@ import { type Expiry, expiryOf } from './expiry.ts'
 import { ROLE_PURPOSES } from './keys.ts'
 import { FINISHING_FOLDER, NEXT_FOLDER, requireFolder } from './load.ts'
 import { loadRevocations } from './revocations.ts'
-import { PREVIOUS_FOLDER } from './rotate.ts'
 import { KEY_ROLES, type KeyRole } from './signer.ts'
+import { PREVIOUS_FOLDER } from './updates.ts'
 
 /** Where a private key is: here, in a token, with a service, or somewhere this folder does not know. */
 export type Backend = 'file' | 'pkcs11' | 'https' | 'certificate only'

@@ -19,6 +19,7 @@ import { signVariable, type VariableChange } from './secure-boot.ts'
 import type { Signer } from './signer.ts'
 
 export const UPDATES_FOLDER = 'updates'
+export const PREVIOUS_FOLDER = 'previous'
 export const TAKE_SCRIPT = 'take'
 const STEP_FILE = 'update.json'
 
@@ -72,10 +73,11 @@ export async function updateFolders(directory: string): Promise<string[]> {
     .map(({ number, what }) => `${number}-${what}`)
 }
 
-/** The number after all that were used. */
+/** The number after all that updates and previous keys have: two sets of keys never share a folder. */
 export async function nextNumber(directory: string): Promise<number> {
-  const folders = await updateFolders(directory)
-  return 1 + Math.max(0, ...folders.map((name) => Number.parseInt(name, 10)))
+  const previous = await readdir(join(directory, PREVIOUS_FOLDER)).catch(() => [])
+  const numbers = [...(await updateFolders(directory)), ...previous].map((name) => Number.parseInt(name, 10))
+  return 1 + Math.max(0, ...numbers.filter(Number.isSafeInteger))
 }
 
 const STEP_KINDS = ['open', 'finish', 'revoke'] as const
