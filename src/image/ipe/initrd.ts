@@ -45,7 +45,7 @@ export function ipeInitrd({ mode, policy, booted, epoch }: IpeInitrd): Tree {
       ['usr/lib/bisque/ipe-policy', madeFile(policy.text, epoch)],
       ['usr/lib/bisque/ipe-seal', madeFile(sealScript(seal), epoch, 0o755)],
       ['usr/lib/bisque/ipe-guard', madeFile(ipeGuard({ name, mode }), epoch, 0o755)],
-      ['usr/lib/systemd/system.conf.d/50-bisque-ipe.conf', madeFile(WITHOUT_MAC_ADMIN, epoch)],
+      ['usr/lib/systemd/system.conf.d/50-bisque-ipe.conf', madeFile(WITHOUT_MAC_ADMIN + PATIENT, epoch)],
       ['usr/lib/systemd/system/bisque-ipe.service', madeFile(GUARD, epoch)],
       ['usr/lib/systemd/system/sysinit.target.requires/bisque-ipe.service', madeSymlink('../bisque-ipe.service', epoch)],
       ['usr/lib/systemd/system/initrd-switch-root.service.d/50-bisque-ipe.conf', madeFile(SWITCH_ROOT, epoch)],
@@ -65,6 +65,9 @@ export const WITHOUT_MAC_ADMIN = `# Nobody may change what the kernel enforces. 
 [Manager]
 CapabilityBoundingSet=~CAP_MAC_ADMIN
 `
+
+/** Where nobody can look into what is wrong, a disk that is slow to appear is waited for. */
+const PATIENT = 'DefaultDeviceTimeoutSec=5min\n'
 
 /** Neither a file of the environment's choice nor its functions are read (-p). PID 1 kills no process named with an @. */
 const INIT = `#!/bin/bash -p

@@ -150,27 +150,29 @@ oracle('sh', 'where the choice is left to a profile, the guard asks only where t
 
 oracle(
   'bash',
-  'the seal loads the policy of the booted system at once, and activates it when PID 1 has changed',
+  'the seal loads the policy of the booted system at once, and activates it when the initrd has been left, not when it ends otherwise',
   async (_t, judge) => {
     const ipe = securityfs(judge, { ...LOADED, new_policy: '', 'policies/Acme-booted/active': '1' })
     const proc = join(judge.dir, 'proc')
     mkdirSync(join(proc, '1'), { recursive: true })
-    for (const name of ['initrd', 'host', 'sysrq-trigger', 'kmsg']) writeFileSync(join(judge.dir, name), '')
+    for (const name of ['there', 'initrd', 'host', 'sysrq-trigger', 'kmsg']) writeFileSync(join(judge.dir, name), '')
     writeFileSync(join(judge.dir, 'signed'), 'signed policy')
     writeFileSync(join(judge.dir, 'seal'), sealScript({ name: 'Acme', booted: 'Acme-booted' }))
     const script = `
 ln -s ../../initrd ${proc}/1/exe
-env BISQUE_IPE=${ipe} BISQUE_POLICY=${judge.dir}/signed BISQUE_PROC=${proc} BISQUE_IDLE=${judge.dir}/idle BISQUE_KMSG=${judge.dir}/kmsg \\
+env BISQUE_IPE=${ipe} BISQUE_POLICY=${judge.dir}/signed BISQUE_PROC=${proc} BISQUE_IDLE=${judge.dir}/idle BISQUE_KMSG=${judge.dir}/kmsg BISQUE_INITRD=${judge.dir}/there \\
   bash -c 'mkdir ${proc}/$$; ln -s /proc/$$/fd ${proc}/$$/fd; exec bash -p ${judge.dir}/seal' &
 sleep 1
 echo "before: $(cat ${ipe}/new_policy) $(cat ${ipe}/policies/Acme-booted/active)"
 ln -sfn ../../host ${proc}/1/exe
+sleep 0.5; echo "shutdown: $(cat ${ipe}/policies/Acme-booted/active)"
+rm ${judge.dir}/there
 wait $!; echo "after: $? $(cat ${ipe}/policies/Acme-booted/active)"
 cat ${judge.dir}/kmsg ${proc}/sysrq-trigger`
     writeFileSync(join(judge.dir, 'test'), script)
     chmodSync(join(judge.dir, 'test'), 0o755)
     const { stdout } = await judge.run(['bash', join(judge.dir, 'test')])
-    assert.equal(stdout, 'before: signed policy \nafter: 0 1\n')
+    assert.equal(stdout, 'before: signed policy \nshutdown: \nafter: 0 1\n')
   },
 )
 

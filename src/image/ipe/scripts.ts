@@ -5,8 +5,9 @@ export const ipeGuard = ({ name, mode }: { name: string; mode: 'enforce' | 'prof
   GUARD.replace('@NAME@', () => quoted(name)).replace('@MODE@', mode)
 
 /**
- * Waits for the policy of the initrd, loads the one of the booted system beside it, waits until PID 1 is another program
- * than the initrd's, and activates it. From then on nothing of the initrd can be executed, so all files are open by then.
+ * Waits for the policy of the initrd, loads the one of the booted system beside it, waits until the initrd's files are gone
+ * and PID 1 is another program, and activates it. (Where the initrd restarts the machine, PID 1 is another program, too, and
+ * the initrd's.) By then no file can be opened and nothing executed, so all that is needed is open before.
  */
 export const sealScript = ({ name, booted }: { name: string; booted: string }): string =>
   SEAL.replace('@NAME@', () => quoted(name)).replace('@BOOTED@', () => quoted(booted))
@@ -63,6 +64,7 @@ ipe=\${BISQUE_IPE:-/sys/kernel/security/ipe}
 signed=\${BISQUE_POLICY:-/usr/lib/bisque/ipe-booted.p7b}
 proc=\${BISQUE_PROC:-/proc}
 idle=\${BISQUE_IDLE:-/bisque-idle}
+initrd=\${BISQUE_INITRD:-/usr/lib/systemd/systemd}
 trap '' TERM HUP INT
 
 mkfifo -m 600 "$idle"
@@ -82,7 +84,7 @@ cat "$signed" >"$ipe/new_policy" || stop "it was refused"
 exec 4>"$ipe/policies/$booted/active" 5<"$ipe/policies/$booted/active" || stop "it was refused"
 cd "$proc" || stop "no /proc"
 exec 6<1/exe
-while [[ 1/exe -ef $BASHPID/fd/6 ]]; do doze; done
+while [[ -e $initrd || 1/exe -ef $BASHPID/fd/6 ]]; do doze; done
 echo 1 >&4 || stop "it cannot be activated"
 read -r active <&5
 [[ $active == 1 ]] || stop "it is not active"
