@@ -98,6 +98,77 @@ describe('[qemu-system-x86_64] examples/minimal', { skip }, () => {
     )
   })
 
+  test('enforces the IPE policy of the booted system, which has denied nothing of it', async () => {
+    const ipe = '/sys/kernel/security/ipe'
+    assert.equal(await output(`cat ${ipe}/enforce ${ipe}/policies/Minimal/active ${ipe}/policies/Minimal-booted/active`), '101')
+    assert.equal(await output('journalctl --boot --no-pager --quiet --grep "IPE_ACCESS|type=1420" || true'), '')
+    assert.equal(await output('dmesg | grep type=1420 || true'), '')
+  })
+
+  test('lets nobody change what it enforces: CAP_MAC_ADMIN is gone for good', async () => {
+    const sets = (await output('grep -hE "^Cap(Prm|Bnd)" /proc/1/status /proc/self/status')).split('\n')
+    for (const set of sets) assert.equal((BigInt(`0x${set.split(/\s+/)[1]}`) >> 33n) & 1n, 0n, set)
+    const [low, high] = (await output('cat /proc/sys/kernel/usermodehelper/bset')).split(/\s+/).map(Number)
+    assert.equal((BigInt(high!) << 32n) & (1n << 33n), 0n, `${low} ${high}`)
+    for (const [file, text] of [
+      ['enforce', '0'],
+      ['policies/Minimal/active', '1'],
+      ['policies/Minimal/delete', '1'],
+      ['new_policy', 'x'],
+    ]) {
+      const { exitCode } = await vm.run(`printf ${text} | unshare --user --map-root-user cat >/sys/kernel/security/ipe/${file}`)
+      assert.notEqual(exitCode, 0, file)
+    }
+  })
+
+  test('executes nothing that was copied, and the audit log tells', async () => {
+    for (const [path, what] of [
+      ['/tmp/true', 'a tmpfs'],
+      ['/var/true', 'the root'],
+      ['/run/true', '/run'],
+    ]) {
+      const { exitCode, output: said } = await vm.run(`cp /usr/bin/true ${path} && LC_ALL=C ${path}`)
+      assert.equal(exitCode, 126, `${what}: ${said}`)
+      assert.match(said, /Permission denied/)
+    }
+    // Where execution is allowed by the mount, it is the policy that denies.
+    await output('mkdir -p /mnt/x && mount -t tmpfs -o exec none /mnt/x && cp /usr/bin/true /mnt/x')
+    assert.equal((await vm.run('/mnt/x/true')).exitCode, 126)
+    const library = 'L=$(ldd /usr/bin/true | sed -n "s/.* => \\(.*libc[.]so[^ ]*\\) .*/\\1/p"); cp "$L" /mnt/x/libx.so'
+    assert.match(
+      (await vm.run(`${library}; LD_PRELOAD=/mnt/x/libx.so /usr/bin/true`)).output,
+      /cannot be preloaded|failed to map/,
+    )
+    assert.notEqual((await vm.run('/lib64/ld-linux-x86-64.so.2 /mnt/x/true')).exitCode, 0)
+    const module = 'M=$(modinfo -n dummy) && cp "$M" /mnt/x/ && insmod /mnt/x/${M##*/}'
+    assert.notEqual((await vm.run(module)).exitCode, 0)
+    assert.equal((await vm.run('modprobe dummy')).exitCode, 0)
+    const records = await output('dmesg | grep type=1420')
+    for (const record of [
+      /ipe_op=EXECUTE ipe_hook=BPRM_CHECK enforcing=1 .*path="\/mnt\/x\/true" .*rule="DEFAULT action=DENY"/,
+      /ipe_op=EXECUTE ipe_hook=MMAP enforcing=1 .*path="\/mnt\/x\/libx\.so"/,
+      /ipe_op=KMODULE ipe_hook=KERNEL_READ enforcing=1 .*path="\/mnt\/x\/dummy\.ko/,
+    ])
+      assert.match(records, record)
+  })
+
+  test('executes nothing of its first file system either, which root can reach again and write to', async () => {
+    const loader = './lib64/ld-linux-x86-64.so.2 --library-path ./lib/x86_64-linux-gnu'
+    const reached = `cd /usr
+unshare --mount sh -c 'mount --make-rprivate /; sleep 60 & umount --lazy /; wait' & sleep 3
+inside='L="${loader}"; $L ./bin/cp ./bin/true ./lib64/ld-linux-x86-64.so.2 / && echo written; /ld-linux-x86-64.so.2 --library-path ./lib/x86_64-linux-gnu ./bin/true || echo denied'
+nsenter --mount=/proc/$!/ns/mnt --wd=/usr ${loader} ./bin/bash -c "$inside"
+kill $!`
+    assert.match((await vm.run(reached)).output, /written[\s\S]*denied/)
+  })
+
+  test('mounts without execution what can be written to', async () => {
+    for (const folder of ['/', '/tmp', '/dev/shm', '/run', '/var', '/home']) {
+      const options = await output(`mkdir -p ${folder}; findmnt --noheadings --output OPTIONS --target ${folder}`)
+      for (const option of ['noexec', 'nosuid', 'nodev']) assert.ok(options.split(',').includes(option), `${folder}: ${options}`)
+    }
+  })
+
   test('has no complaint of the kernel about its file system or its blocks', async () => {
     assert.equal(await output("dmesg | grep -iE 'erofs.*(err|corrupt|fail|unable)|verity.*(corrupt|fail)|I/O error' || true"), '')
   })
