@@ -10,7 +10,7 @@ import { encodeVeritySignature, verityPartitionUuids } from '../src/formats/veri
 import { publicKeyOf } from '../src/formats/x509.ts'
 import { ukiFiles } from '../src/image/boot-entries.ts'
 import { bootLoaderFiles, withFiles } from '../src/image/boot-loader.ts'
-import { type DiskPlan, type PartitionSource, planDisk, writeDisk } from '../src/image/disk.ts'
+import { type DiskPlan, type Partition, type PartitionSource, planDisk, writeDisk } from '../src/image/disk.ts'
 import { signPe } from '../src/image/efi-program.ts'
 import { writeErofs } from '../src/image/erofs.ts'
 import { type EspFiles, espSizeFor, writeEspInto } from '../src/image/esp.ts'
@@ -108,12 +108,13 @@ export const enrolment = await makeEnrolment(signers, { owner, time: EPOCH })
 export const good = join(folder, 'good.raw')
 await assemble(good)
 
-export async function makeUsr(name: string, osRelease: string) {
+/** A file system and its hash tree: of /usr, or with `at` of the whole root. */
+export async function makeUsr(name: string, osRelease: string, at = '') {
   const [data, hash] = [join(folder, name), join(folder, `${name}-verity`)]
   const files = [
-    ['lib/os-release', madeFile(osRelease, EPOCH)],
-    ['lib/modules/6.12-tiny/modules.dep', madeFile('', EPOCH)],
-    ['bin/sh', madeFile(Buffer.alloc(100_000, 'a shell'), EPOCH, 0o755)],
+    [`${at}lib/os-release`, madeFile(osRelease, EPOCH)],
+    [`${at}lib/modules/6.12-tiny/modules.dep`, madeFile('', EPOCH)],
+    [`${at}bin/sh`, madeFile(Buffer.alloc(100_000, 'a shell'), EPOCH, 0o755)],
   ] as const
   const tree = treeOf(files, madeDirectory(EPOCH))
   const silent = new Report(() => {})
@@ -141,21 +142,27 @@ export interface Change {
   /** Files of the ESP to replace, add or (undefined) leave out. */
   files?: Record<string, Uint8Array | undefined>
   plan?: (plan: DiskPlan) => void
+  /** What the tree is mounted as. */
+  verity?: 'usr' | 'root'
+  /** Partitions behind the others. */
+  more?: { type: Partition['type']; guid?: string; content: Uint8Array }[]
 }
 
 /** Writes a whole disk that differs from the good one in this. */
 export async function assemble(path: string, change: Change = {}): Promise<void> {
-  const { data, hash, dataBytes, hashBytes } = change.usr ?? usr
-  const guids = verityPartitionUuids(usr.rootHash)
-  const signature = change.signature ?? encodeVeritySignature(await signRootHash(usr.rootHash, signers.verity))
+  const { data, hash, dataBytes, hashBytes, rootHash } = change.usr ?? usr
+  const { verity = 'usr', more = [] } = change
+  const guids = verityPartitionUuids(rootHash)
+  const signature = change.signature ?? encodeVeritySignature(await signRootHash(rootHash, signers.verity))
   const files = await espFiles(change.files ?? {})
   const sizeBytes = espSizeFor(files)
   const plan = planDisk(
     [
       { type: 'esp', sizeBytes },
-      { type: 'usr-verity-sig', sizeBytes: signature.length },
-      { type: 'usr-verity', guid: guids.hash, sizeBytes: hashBytes },
-      { type: 'usr', guid: guids.data, sizeBytes: dataBytes, readOnly: true },
+      { type: `${verity}-verity-sig`, sizeBytes: signature.length },
+      { type: `${verity}-verity`, guid: guids.hash, sizeBytes: hashBytes },
+      { type: verity, guid: guids.data, sizeBytes: dataBytes, readOnly: true },
+      ...more.map(({ content, ...rest }) => ({ ...rest, sizeBytes: content.length })),
     ],
     { seed: SEED, architecture: 'x86-64' },
   )
@@ -163,7 +170,13 @@ export async function assemble(path: string, change: Change = {}): Promise<void>
   const esp: PartitionSource = (disk, offset) =>
     writeEspInto(disk, offset, files, { sizeBytes, label: 'ESP', guid: SEED, epoch: EPOCH })
   rmSync(path, { force: true })
-  await writeDisk(path, plan, [esp, { bytes: signature }, { path: hash }, { path: data }])
+  await writeDisk(path, plan, [
+    esp,
+    { bytes: signature },
+    { path: hash },
+    { path: data },
+    ...more.map(({ content }) => ({ bytes: content })),
+  ])
 }
 
 async function espFiles(changed: NonNullable<Change['files']>): Promise<EspFiles> {

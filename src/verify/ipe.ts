@@ -51,10 +51,11 @@ function checkUkiPolicy(uki: UkiFacts, { trees, addons }: ImageFacts, finding: F
 
 /** What the command lines say: enforcing is the default. */
 function judgeWords(uki: UkiFacts, { evidence, wrong }: Finding): void {
+  const off: string[] = []
   for (const profile of uki.profiles) {
     const value = enforceOf(profile.commandLine)
     const name = uki.profiles.length === 1 ? 'the command line' : `profile ${profile.id || profile.number}`
-    if (isOff(value)) wrong(`ipe.enforce=${value} of ${name} lets IPE only watch`, `take ipe.enforce= off ${name}`)
+    if (isOff(value)) off.push(name)
     else if (profile.number === 0) evidence(value === undefined ? 'enforcing by default' : `ipe.enforce=${value}`)
     if (
       profile.number > 0 &&
@@ -64,6 +65,7 @@ function judgeWords(uki: UkiFacts, { evidence, wrong }: Finding): void {
     )
       wrong(`the initrd of ${name} brings no policy`, ENFORCE)
   }
+  if (off.length > 0) wrong(`ipe.enforce=0 of ${off.join(', ')} lets IPE only watch`, 'take ipe.enforce=0 off the command line')
 }
 
 const enforceOf = (commandLine: string): string | undefined => argumentOf(wordsOf(commandLine), 'ipe.enforce')

@@ -1,6 +1,6 @@
 /** What is judged where an image is judged as a whole: initrds, IPE, addons, what lies on the ESP, whom the image enrols. */
 import assert from 'node:assert/strict'
-import { copyFileSync, rmSync } from 'node:fs'
+import { copyFileSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -18,6 +18,9 @@ import {
   IPE_POLICY,
   initrd,
   initrdOf,
+  makeUsr,
+  OS_RELEASE,
+  SEED,
   signers,
   stranger,
   trust,
@@ -28,7 +31,10 @@ import {
   withSection,
 } from '../../test/tiny-image.ts'
 import { tinyPe } from '../../test/tiny-pe.ts'
+import { encodeVeritySignature, verityPartitionUuids } from '../formats/verity.ts'
 import { makeAddon } from '../image/addon.ts'
+import { planDisk, writeDisk } from '../image/disk.ts'
+import { signRootHash } from '../signing/root-hash.ts'
 import { madeFile, madeSymlink } from '../tree/content.ts'
 import { inspectImage, type Link, type Trust } from './image.ts'
 
@@ -51,6 +57,33 @@ const IPE = `IPE policy of ${UKI}`
 const EXTRA = `${UKI}.extra.d`
 const addon = (input: { cmdline: string; uname?: string }, signer = signers.db) =>
   makeAddon({ stub: { bytes: tinyPe() }, signer, ...input })
+const root = await makeUsr('root', OS_RELEASE, 'usr/')
+const rootCommandLine = `roothash=${root.rootHash} systemd.verity_root_options=root-hash-signature=auto`
+const next = await makeUsr('next', OS_RELEASE.replace('VERSION=1', 'VERSION=2'))
+const nextUuids = verityPartitionUuids(next.rootHash)
+/** Version 2 in the other slot of a disk in use, and an empty place for the next signature. */
+const slotB: NonNullable<Change['more']> = [
+  { type: 'usr-verity-sig', content: encodeVeritySignature(await signRootHash(next.rootHash, signers.verity)) },
+  { type: 'usr-verity-sig', content: Buffer.alloc(16384) },
+  { type: 'usr-verity', guid: nextUuids.hash, content: readFileSync(next.hash) },
+  { type: 'usr', guid: nextUuids.data, content: readFileSync(next.data) },
+]
+const replaced = (bytes: Uint8Array, from: string, to: string) => {
+  const copy = Buffer.from(bytes)
+  copy.write(to, copy.indexOf(from))
+  return copy
+}
+const slotBWith = (from: string, to: string): NonNullable<Change['more']> =>
+  slotB.map((one) => (one.type === 'usr' ? { ...one, content: replaced(one.content, from, to) } : one))
+const nextUki = await ukiOf({
+  cmdline: CMDLINE.replace(usr.rootHash, next.rootHash),
+  osRelease: OS_RELEASE.replace('VERSION=1', 'VERSION=2'),
+})
+const started = (magic: Uint8Array, at = 0) => {
+  const bytes = Buffer.alloc(1 << 20)
+  bytes.set(magic, at)
+  return bytes
+}
 const opened = IPE_POLICY.replace('DEFAULT action=DENY', 'DEFAULT action=ALLOW')
 
 // biome-ignore format: table
@@ -97,6 +130,17 @@ const CASES: [string, Change | Promise<Change>, Record<string, RegExp>][] = [
   ['a boot entry of a UKI', { files: { 'loader/entries/a.conf': text(`title A\nuki /${UKI}\noptions init=/bin/sh\n`) } }, {}],
   ['a boot entry that leads nowhere', { files: { 'loader/entries/a.conf': text('efi /EFI/none.efi\n') } }, { 'boot entry loader/entries/a.conf': /EFI\/none\.efi is not there/ }],
   ['no boot loader', { files: { [FALLBACK]: undefined, [BOOT]: undefined } }, { 'systemd-boot': /no sound EFI\/BOOT/ }],
+  ['a root under verity', withUki({ cmdline: rootCommandLine }).then((change) => ({ ...change, usr: root, verity: 'root' })), {}],
+  ['a root under verity, and another one mounted', withUki({ cmdline: `${rootCommandLine} root=/dev/sda3` }).then((change) => ({ ...change, usr: root, verity: 'root' })),
+    { [`UKI ${UKI}`]: /mounts root=\/dev\/sda3/ }],
+  ['another /usr mounted', withUki({ cmdline: `${CMDLINE} mount.usr=/dev/sda3` }), { [`UKI ${UKI}`]: /mounts mount\.usr=\/dev\/sda3/ }],
+  ['two slots', { more: slotB, files: { 'EFI/Linux/Tiny_2.efi': nextUki } }, {}],
+  ['a slot that no UKI pins', { more: slotB }, {}],
+  ['two slots, one changed', { more: slotBWith('shell', 'SHELL'), files: { 'EFI/Linux/Tiny_2.efi': nextUki } }, { 'hash tree': /do not match/ }],
+  ['an encrypted root', { more: [{ type: 'root', content: started(Buffer.from('LUKS\xba\xbe', 'latin1')) }] }, {}],
+  ['a root that anybody can write', { more: [{ type: 'root', content: started(Buffer.of(0x53, 0xef), 1080) }] }, { 'other partitions': /neither encrypted nor under verity/ }],
+  ['data of the machine', { more: [{ type: 'home', content: started(Buffer.of(0x53, 0xef), 1080) }, { type: 'swap', content: Buffer.alloc(4096) }] }, {}],
+  ['a second ESP', { more: [{ type: 'esp', content: Buffer.alloc(1 << 20) }] }, { 'partition table': /more than one ESP/, ESP: /Cannot read FAT/ }],
   ['a UKI that firmware starts by itself', { files: { [FALLBACK]: uki, [BOOT]: undefined } }, {}],
 ]
 
@@ -118,6 +162,20 @@ test('inspectImage() without trust goes by what the image enrols, and says so', 
   assert.equal(own.facts.anchor.from, 'image')
   assert.match(own.links.find(({ name }) => name === 'trust anchor')!.evidence, /enrols itself: db is CN=.* sha256:[0-9a-f]{64}/)
   assert.ok(links.length > 12)
+  rmSync(path)
+})
+
+test('inspectImage() of what no chain was made for says so in one link for each thing', async () => {
+  const path = join(folder, 'plain.raw')
+  const content = started(Buffer.of(0x53, 0xef), 1080)
+  const plan = planDisk([{ type: 'root', sizeBytes: content.length }], { seed: SEED, architecture: 'x86-64' })
+  await writeDisk(path, plan, [{ bytes: content }])
+  const { links } = await inspectImage(path, { now: EPOCH })
+  const broken = coreOf(links).filter(({ ok }) => !ok)
+  assert.deepEqual(
+    broken.map(({ name }) => name),
+    ['ESP', 'trust anchor', 'systemd-boot', 'UKI', 'verity', 'other partitions'],
+  )
   rmSync(path)
 })
 
