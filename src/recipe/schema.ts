@@ -622,7 +622,7 @@ export const SETTINGS = {
 /** What the kernel can be made to enforce needs a volume that is signed, by a key that the firmware is given. */
 function ipeDefault(get: Get): 'enforce' | 'off' {
   const signed = get('verity') === 'signed' || get('verity') === 'auto'
-  return get('hermeticUsr') === true && get('secureBoot') === true && signed ? 'enforce' : 'off'
+  return get('format') === 'disk' && get('hermeticUsr') === true && get('secureBoot') === true && signed ? 'enforce' : 'off'
 }
 
 type Table = typeof SETTINGS
