@@ -50,8 +50,14 @@ for (const state of FIRMWARE_STATES)
     // The machine without Secure Boot was given a word more, which is measured both as what came from outside and as the whole.
     const added = state === 'none' ? ' systemd.firstboot=no' : ''
     assert.equal(predictPcr9(`${ours}${added}`, initrd!), PCRS[state]!['9'])
-    assert.equal(predictPcr12(0) === PCRS[state]!['12'], state !== 'none')
+    assert.equal(predictPcr12(0, true) === PCRS[state]!['12'], state !== 'none')
   })
+
+test('PCRs 4 and 12 of a machine whose second profile was chosen in the boot menu are the ones predicted', () => {
+  assert.equal(predictPcr4(digestsOf('profile', 4, EVENT_TYPES.EV_EFI_BOOT_SERVICES_APPLICATION)), PCRS['profile']!['4'])
+  assert.equal(predictPcr12(1, true), PCRS['profile']!['12'])
+  assert.notEqual(predictPcr12(1, false), predictPcr12(1, true))
+})
 
 const { signers } = await testKeys()
 const INPUT: UkiInput = {

@@ -94,7 +94,7 @@ export function predictPcrs(boot: MeasuredBoot): PcrPredictions {
     const known = state === 'setup' || state === 'none' || authorities !== undefined
     firmware[state] = { pcr4, ...(known ? { pcr7: predictPcr7(state, boot.keys ?? {}, authorities ?? []) } : {}) }
   }
-  return { bank: 'sha256', assumed: ASSUMED, firmware, profiles: uki.profiles.map((one, i) => profilePcrs(uki, one, i)) }
+  return { bank: 'sha256', assumed: ASSUMED, firmware, profiles: uki.profiles.map((one, i) => profilePcrs(uki, one, i, boot.loader !== undefined)) }
 }
 
 const isSigned = (program: Uint8Array): boolean => checkAuthenticode(program).length > 0
@@ -132,8 +132,9 @@ export function predictPcr7(
 export const predictPcr9 = (commandLine: string, initrd: Uint8Array): string =>
   replayed([sha256Bytes(utf16(commandLine)), initrd])
 
-/** PCR 12: a profile that was chosen, by number. */
-export const predictPcr12 = (profile: number): string => replayed(profile === 0 ? [] : [sha256Bytes(utf16(`${profile}`))])
+/** PCR 12: a profile that was chosen, by number. A boot loader asks for it in words, which it measures before the stub does. */
+export const predictPcr12 = (profile: number, byLoader: boolean): string =>
+  replayed(profile === 0 ? [] : [...(byLoader ? [`@${profile}`] : []), `${profile}`].map((word) => sha256Bytes(utf16(word))))
 
 const SEPARATOR = sha256Bytes(Buffer.alloc(4))
 
@@ -212,14 +213,14 @@ const textOf = (profile: readonly Held[], name: string): string => Buffer.from(c
 /** From this version on, the stub starts the kernel without firmware's help. */
 const LOADS_KERNEL_ITSELF_SINCE = 258
 
-function profilePcrs(uki: ReadUki, profile: readonly Held[], number: number): ProfilePcrs {
+function profilePcrs(uki: ReadUki, profile: readonly Held[], number: number, byLoader: boolean): ProfilePcrs {
   const sections = profile.map(({ name, content }) => measureSection(name, content, name === '.pcrsig' ? [] : ['sha256']))
   const afterStub = pcrOfSections('sha256', sections)
   return {
     id: /^ID=["']?([^"'\n]*)/m.exec(textOf(profile, '.profile'))?.[1] ?? MAIN_PROFILE.id,
     ...(measuresAsKnown(uki, profile) ? { pcr9: predictPcr9(textOf(profile, '.cmdline').trimEnd(), initrdDigest(profile)) } : {}),
     pcr11: Object.fromEntries(PHASE_PATHS.map((path) => [path, hex(pcrAtPhase('sha256', afterStub, path))])),
-    pcr12: predictPcr12(number),
+    pcr12: predictPcr12(number, byLoader),
   }
 }
 
