@@ -26,7 +26,8 @@ import { PCR_BANKS, type PcrBank } from './pcr.ts'
 
 /**
  * Read out of machines with OVMF 2025.02 and swtpm that booted an image of ours (systemd 257, Linux 6.12): one up and running
- * (`enrolled`); the others stopped in the initrd, as their firmware vouches for no key that the root hash is signed with.
+ * (`enrolled`); the others stopped in the initrd, as their firmware vouches for no key that the root hash is signed with. In
+ * `profile`, the second profile of a UKI was chosen by systemd-boot.
  */
 const RECORDED = join(import.meta.dirname, 'testdata/event-log')
 const recorded = (name: string) => Uint8Array.from(readFileSync(join(RECORDED, name)))

@@ -94,7 +94,12 @@ export function predictPcrs(boot: MeasuredBoot): PcrPredictions {
     const known = state === 'setup' || state === 'none' || authorities !== undefined
     firmware[state] = { pcr4, ...(known ? { pcr7: predictPcr7(state, boot.keys ?? {}, authorities ?? []) } : {}) }
   }
-  return { bank: 'sha256', assumed: ASSUMED, firmware, profiles: uki.profiles.map((one, i) => profilePcrs(uki, one, i, boot.loader !== undefined)) }
+  return {
+    bank: 'sha256',
+    assumed: ASSUMED,
+    firmware,
+    profiles: uki.profiles.map((one, i) => profilePcrs(uki, one, i, boot.loader !== undefined)),
+  }
 }
 
 const isSigned = (program: Uint8Array): boolean => checkAuthenticode(program).length > 0
