@@ -90,7 +90,7 @@ async function isStale(folder: string): Promise<boolean> {
 
 export interface Finish extends Places {
   image: ImageRecipe
-  verityCertificate?: string | undefined
+  verityCertificate?: string | Uint8Array | undefined
   /** Folder for the parts a boot partition is made of. */
   saved: string
 }
@@ -177,8 +177,9 @@ async function writeSettings({ image, root, epoch, verityCertificate }: Finish):
     await utimes(at(root, 'usr/lib/clock-epoch'), epoch, epoch)
   }
   if (verityCertificate !== undefined && !isExtensionOrPortable(image)) {
-    const name = `${basename(verityCertificate, extname(verityCertificate))}.crt`
-    await writeInside(root, `usr/lib/verity.d/${name}`, await readFile(verityCertificate))
+    const path = typeof verityCertificate === 'string' ? verityCertificate : 'verity.crt'
+    const bytes = typeof verityCertificate === 'string' ? await readFile(verityCertificate) : verityCertificate
+    await writeInside(root, `usr/lib/verity.d/${basename(path, extname(path))}.crt`, bytes)
   }
   if (settings.format === 'portable') await writeMountPoints(root)
 }

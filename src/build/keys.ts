@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import type { SignatureList } from '../formats/esl.ts'
-import { publicKeyOf } from '../formats/x509.ts'
+import { publicKeyOf, readCertificate } from '../formats/x509.ts'
 import type { Recipe } from '../recipe/recipe.ts'
 import { expiryWarnings } from '../signing/expiry.ts'
 import { generateKeys, loadOwner } from '../signing/keys.ts'
@@ -20,8 +20,8 @@ import type { Env } from './env.ts'
 export interface Signing {
   /** Files and folders that hold private keys: no script may see them. */
   secrets: readonly string[]
-  /** Of what signs root hashes, as a PEM file, where no setting of the recipe names it. */
-  verityCertificate?: string
+  /** Of what signs root hashes, a PEM file or its text, where no setting of the recipe names such a file. */
+  verityCertificate?: string | Uint8Array
   signers: Signers
   /** GUID under which the certificates are entered into firmware. */
   owner: string
@@ -49,14 +49,16 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
     })
   }
   const owner = await loadOwner(directory)
+  const signers = await loadSigners(directory, {
+    epoch: now,
+    ...(env.environment ? { environment: env.environment } : {}),
+    ...signingOffline(offline),
+  })
+  const file = join(directory, 'verity.crt')
   const signing: Signing = {
     secrets: [directory],
-    verityCertificate: join(directory, 'verity.crt'),
-    signers: await loadSigners(directory, {
-      epoch: now,
-      ...(env.environment ? { environment: env.environment } : {}),
-      ...signingOffline(offline),
-    }),
+    verityCertificate: existsSync(file) ? file : pemOf(signers.verity),
+    signers,
     owner,
     revoked: revocationLists(owner, await loadRevocations(directory)),
     offline,
@@ -64,6 +66,8 @@ export async function keysFor(recipe: Recipe, given: string | undefined, env: En
   warnOfExpiry(signing.signers, now, env, `bisque keys rotate --keys ${directory}`)
   return signing
 }
+
+const pemOf = ({ certificate }: Signer): Uint8Array => Buffer.from(readCertificate(certificate).toString())
 
 /** Says early that certificates end; a build with one that has ended is refused before. */
 function warnOfExpiry(signers: Signers, now: number, { report }: Env, hint: string): void {
@@ -134,7 +138,11 @@ async function loadNamed(
   const keys = Object.entries(named).flatMap(([name, path]) => (path !== undefined && name.endsWith('Key') ? [path] : []))
   const secrets = keys.flatMap((key) => (isPkcs11Uri(key) ? (pinFileOf(key, directory) ?? []) : key))
   warnOfExpiry(signers, now, env, 'make new ones, and enrol them before')
-  return { secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER, offline }
+  const inToken = loaded.verity !== undefined && (named.verityCertificate === undefined || isPkcs11Uri(named.verityCertificate))
+  return {
+    ...{ secrets: [...new Set(secrets)], signers, owner: MKOSI_OWNER, offline },
+    ...(inToken ? { verityCertificate: pemOf(signers.verity) } : {}),
+  }
 }
 
 /** Whom an image signed so must trust: these keys, and no others. PK holds one certificate, the later. */

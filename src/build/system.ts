@@ -36,8 +36,8 @@ export interface SystemInput {
   tools?: string | undefined
   /** Files and folders that no script may see: the signing keys. */
   secrets: readonly string[]
-  /** Certificate that signed root hashes will be checked against, as a PEM file; the recipe's unless given. */
-  verityCertificate?: string | undefined
+  /** Certificate that signed root hashes will be checked against: a PEM file, or its text; the recipe's unless given. */
+  verityCertificate?: string | Uint8Array | undefined
   /** Empty folder on the disk of the work folder. */
   work: string
   /** `$OUTPUTDIR`, a folder in `work` unless given. */
