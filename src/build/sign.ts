@@ -18,6 +18,7 @@ import {
   type SigningRequests,
   signatureName,
 } from '../signing/offline-requests.ts'
+import { signCommand } from '../signing/offline-script.ts'
 import { KEY_ROLES, signersInForce } from '../signing/signer.ts'
 import { type Begun, type BuildOptions, type Built, bake, beginBuild, gather } from './build.ts'
 import type { Env } from './env.ts'
@@ -26,8 +27,8 @@ import { recipeDigest } from './recipe-digest.ts'
 export interface SignOptions extends Omit<BuildOptions, 'relock'> {
   /** Folder of requests and signatures. */
   folder: string
-  /** The arguments that name this recipe and its folder again, for hints: `prepare my-os --to DIR`. */
-  commands: { prepareElsewhere: string; attach: string; build: string }
+  /** What hints say: command lines for this recipe. */
+  commands: { prepareElsewhere: string; build: string }
 }
 
 /** Signatures that are wanted before the image can be made, or before more can be asked for. */
@@ -40,20 +41,16 @@ export interface SigningRound {
   open: SigningRequest[]
 }
 
-/** Writes what is to be signed first. In a folder where that is done, renews what may be lost, and says what is still open. */
-export async function prepareSigning(recipe: Recipe, options: SignOptions, env: Env): Promise<SigningRound> {
+/**
+ * Writes what is to be signed first. In a folder where that is done, renews what may be lost, and says what is still open.
+ * Where nothing is signed by a key that is elsewhere, the image is made at once.
+ */
+export async function prepareSigning(recipe: Recipe, options: SignOptions, env: Env): Promise<SigningRound | Built> {
   const run = await beginSigning(recipe, options, env)
-  const { known, offline, signatures } = run
-  if (known === undefined) {
-    const made = await bakeRound(run, options, env)
-    if ('round' in made) return made
-    throw new Fault('usage', 'Cannot sign offline: nothing in this recipe is signed by a key that is not here', {
-      hint: options.commands.build,
-    })
-  }
+  const { known, offline } = run
+  if (known === undefined) return bakeRound(run, options, env)
   await writeRequests(options.folder, known, offline.certificates())
   const { good } = await signaturesOf(known, run, options, env)
-  signatures.clear()
   const round = lastRound(known)
   const requests = known.requests.filter((request) => request.round === round)
   return { folder: options.folder, round, requests, open: known.requests.filter((request) => !good.has(keyOf(request))) }
@@ -153,7 +150,7 @@ function refuseIncomplete({ good, wrong, absent }: Signatures, known: SigningReq
   const what = `Cannot attach signatures: of ${known.requests.length}, ${counts.join(', ')}${rest}`
   const keys = [...new Set([...wrong.map(({ request }) => request), ...absent].map(keyName))]
   throw new Fault(wrong.length > 0 ? 'integrity' : 'missing', [what, ...lines].join('\n'), {
-    hint: keys.map((name) => `${options.folder}/sign.sh ${name} ${name.toUpperCase()}_KEY`).join('\n'),
+    hint: keys.map((name) => signCommand(options.folder, name)).join('\n'),
   })
 }
 

@@ -1,11 +1,12 @@
 /** `bisque sign prepare|attach`: digests out, signatures in, until the image is there. */
-import { relative, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { FAULTS } from '../base/fault.ts'
 import { shellWords } from '../base/shell-words.ts'
+import type { Built } from '../build/build.ts'
 import { attachSignatures, prepareSigning, type SigningRound, type SignOptions } from '../build/sign.ts'
 import { loadRecipe, type Recipe } from '../recipe/recipe.ts'
 import { describe, digestName, keyName, type SigningRequest, signatureName } from '../signing/offline-requests.ts'
-import { opensslCommand } from '../signing/offline-script.ts'
+import { opensslCommand, signCommand } from '../signing/offline-script.ts'
 import { type Outcome, openEnv, type Session } from './session.ts'
 import { program, shownPath } from './shown.ts'
 import { builtText } from './verbs/build.ts'
@@ -14,14 +15,19 @@ import type { SignVerbOptions } from './verbs/sign.ts'
 export async function signPrepare(options: SignVerbOptions, session: Session): Promise<Outcome> {
   const recipe = await recipeOf(options, session)
   const round = await prepareSigning(recipe, signOptions(recipe, options), await openEnv(session, options))
-  return { result: resultOf(round), text: roundText(round, options, session.color) }
+  return outcomeOf(round, options, session)
 }
 
 export async function signAttach(options: SignVerbOptions, session: Session): Promise<Outcome> {
   const recipe = await recipeOf(options, session)
   const made = await attachSignatures(recipe, signOptions(recipe, options), await openEnv(session, options))
+  const outcome = outcomeOf(made, options, session)
+  return 'image' in made ? outcome : { ...outcome, exitCode: FAULTS.missing.exit }
+}
+
+function outcomeOf(made: SigningRound | Built, options: SignVerbOptions, { color }: Session): Outcome {
   if ('image' in made) return { result: { finished: true, ...made }, text: builtText(made) }
-  return { result: resultOf(made), text: roundText(made, options, session.color), exitCode: FAULTS.missing.exit }
+  return { result: resultOf(made), text: roundText(made, options, color) }
 }
 
 const recipeOf = ({ recipe, profiles, set }: SignVerbOptions, { environment }: Session): Promise<Recipe> =>
@@ -35,7 +41,6 @@ function signOptions(recipe: Recipe, options: SignVerbOptions): SignOptions {
     keys: options.keys,
     commands: {
       build: commandOf(['build'], options),
-      attach: commandOf(['sign', 'attach'], options, ['--from', folder]),
       prepareElsewhere: commandOf(['sign', 'prepare'], options, ['--to', 'ANOTHER_DIR']),
     },
   }
@@ -70,19 +75,18 @@ function resultOf({ folder, round, requests, open }: SigningRound): Record<strin
 
 /** A round for people: what is to be signed, by which key, and how. */
 function roundText({ folder, round, open }: SigningRound, options: SignVerbOptions, color: boolean): string {
-  const here = relative('.', folder).startsWith('..') ? folder : shownPath(folder)
-  const attach = commandOf(['sign', 'attach'], options, ['--from', here])
+  const attach = commandOf(['sign', 'attach'], options, ['--from', folder])
   const dim = (text: string) => (color ? `\x1b[2m${text}\x1b[0m` : text)
-  if (open.length === 0) return `\nRound ${round} in ${here}/ is signed.\n\nNext:  ${attach}`
+  if (open.length === 0) return `\nRound ${round} in ${folder}/ is signed.\n\nNext:  ${attach}`
   const keys = [...Map.groupBy(open, keyName)]
   const width = Math.max(...keys.map(([name]) => name.length))
   const rows = keys.flatMap(([name, requests]) =>
     requests.map((request, i) => `  ${(i === 0 ? name : '').padEnd(width)}  ${line(request, dim)}`),
   )
-  const scripts = keys.map(([name]) => `  ${shellWords([`${here}/sign.sh`, name])} ${name.toUpperCase()}_KEY`)
+  const scripts = keys.map(([name]) => `  ${signCommand(folder, name)}`)
   return [
     '',
-    `Round ${round}: ${open.length === 1 ? 'one digest' : `${open.length} digests`} to sign, in ${here}/`,
+    `Round ${round}: ${open.length === 1 ? 'one digest' : `${open.length} digests`} to sign, in ${folder}/`,
     '',
     ...rows,
     '',
@@ -92,7 +96,7 @@ function roundText({ folder, round, open }: SigningRound, options: SignVerbOptio
     '',
     'or one by one, such as',
     '',
-    `  ${opensslCommand(open[0]!, `${here}/`)}`,
+    `  ${opensslCommand(open[0]!, `${folder}/`)}`,
     '',
     `Then:  ${attach}`,
   ].join('\n')

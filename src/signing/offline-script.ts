@@ -1,11 +1,17 @@
 /** How to sign what a folder of requests asks for, told to people: a shell script around openssl, and a README. */
+import { shellWords } from '../base/shell-words.ts'
 import { describe, digestName, keyName, type SigningRequest, signatureName } from './offline-requests.ts'
 
 /** The one command that makes a signature. Any other program will do that signs a digest with RSA PKCS#1 v1.5. */
 export const opensslCommand = (request: SigningRequest, folder = ''): string =>
-  ['openssl pkeyutl -sign -pkeyopt digest:sha256', `-inkey ${keyName(request)}.key`]
-    .concat(`-in ${folder}${digestName(request)}`, `-out ${folder}${signatureName(request)}`)
-    .join(' ')
+  shellWords([
+    ...['openssl', 'pkeyutl', '-sign', '-pkeyopt', 'digest:sha256', '-inkey', `${keyName(request)}.key`],
+    ...['-in', `${folder}${digestName(request)}`, '-out', `${folder}${signatureName(request)}`],
+  ])
+
+/** What signs all that a key is asked for. */
+export const signCommand = (folder: string, name: string): string =>
+  shellWords([`${folder}/sign.sh`, name, `${name.toUpperCase().replace('-', '_')}_KEY`])
 
 export const SIGN_SCRIPT = `#!/bin/sh
 # Signs the digests in this folder that a key is asked for. Needs openssl 3, or 1.1.1.
@@ -71,7 +77,7 @@ says the same for programs.
 
 With openssl, and a key for each name:
 
-${names.map((name) => `    ./sign.sh ${name} ${name.toUpperCase()}_KEY`).join('\n')}
+${names.map((name) => `    ${signCommand('.', name)}`).join('\n')}
 
 \`sign.sh\` signs what is not signed yet and checks each signature with the certificate. Or one by one:
 
