@@ -22,6 +22,7 @@ import {
 import { CASES } from './cases.ts'
 import type { Kit } from './kit.ts'
 import { discard, keepLog, type Lab, lineWith, power, prepare, type Remains, watch } from './machine.ts'
+import { anotherWho } from './signs.ts'
 
 export interface AttackOptions {
   lab: Lab
@@ -189,6 +190,9 @@ async function playBoot(lab: Lab, kit: Kit, one: Case, from: { disk: string; sta
     if (seen.up && !mayComeUp) return { verdict: 'not refused', evidence: 'the machine came up' }
     const { console: serial } = vm
     const tail = serial.lastLines(4).replaceAll('\n', ' | ').replace(/ +/g, ' ')
+    const another = anotherWho(serial.text, one.by)
+    if (seen.refused === undefined && another !== undefined)
+      return { verdict: 'refused by another', refusedBy: another.by, evidence: lineWith(serial.text, another.sign) ?? '' }
     if (seen.refused === undefined)
       return { verdict: 'not seen', evidence: `the machine did not come up, and did not say why; its last lines: ${tail}` }
     return { verdict: 'refused', refusedBy: one.by, evidence: seen.refused }

@@ -3,10 +3,8 @@
 import { openImage } from '../../image/edit.ts'
 import type { Case } from '../case.ts'
 import { revocationOf, signedBy, unsigned, withCmdline } from '../kit.ts'
+import { SIGNS } from '../signs.ts'
 
-/** Said for what firmware itself starts, and by systemd-boot for what it asks firmware to start. */
-const LOADER_REFUSED = /BdsDxe: failed to load Boot\d+ .*: Access Denied/
-const UKI_REFUSED = /Error loading \S+: Access denied/i
 const NOTHING_LEFT = /BdsDxe: No bootable option or device was found/
 
 const SIGN = 'the firmware prints Access Denied and finds nothing else to start'
@@ -20,7 +18,7 @@ export const FIRMWARE_CASES: readonly Case[] = [
     attack: {
       kind: 'boot',
       edit: (image, { subject }) => image.changeEsp({ [subject.loader]: unsigned(image.readEsp(subject.loader)) }),
-      refused: LOADER_REFUSED,
+      refused: SIGNS.loader,
       ended: NOTHING_LEFT,
     },
   },
@@ -32,7 +30,7 @@ export const FIRMWARE_CASES: readonly Case[] = [
       kind: 'boot',
       edit: async (image, { subject, stranger }) =>
         image.changeEsp({ [subject.loader]: await signedBy(image.readEsp(subject.loader), stranger.db) }),
-      refused: LOADER_REFUSED,
+      refused: SIGNS.loader,
       ended: NOTHING_LEFT,
     },
   },
@@ -43,7 +41,7 @@ export const FIRMWARE_CASES: readonly Case[] = [
     attack: {
       kind: 'boot',
       edit: (image, { subject }) => image.changeEsp({ [subject.uki]: unsigned(image.readEsp(subject.uki)) }),
-      refused: UKI_REFUSED,
+      refused: SIGNS.uki,
       ended: NOTHING_LEFT,
     },
   },
@@ -55,7 +53,7 @@ export const FIRMWARE_CASES: readonly Case[] = [
       kind: 'boot',
       edit: async (image, { subject, stranger }) =>
         image.changeEsp({ [subject.uki]: await signedBy(image.readEsp(subject.uki), stranger.db) }),
-      refused: UKI_REFUSED,
+      refused: SIGNS.uki,
       ended: NOTHING_LEFT,
     },
   },
@@ -67,7 +65,7 @@ export const FIRMWARE_CASES: readonly Case[] = [
       kind: 'boot',
       edit: (image, { subject }) =>
         image.changeEsp({ [subject.uki]: withCmdline(image.readEsp(subject.uki), (cmdline) => `init=/bin/sh ${cmdline}`) }),
-      refused: UKI_REFUSED,
+      refused: SIGNS.uki,
       ended: NOTHING_LEFT,
     },
   },
@@ -81,7 +79,7 @@ export const FIRMWARE_CASES: readonly Case[] = [
         using image = openImage(subject.path)
         return { keys: { ...subject.enrols, dbx: revocationOf(image.readEsp(subject.uki), OWNER) } }
       },
-      refused: UKI_REFUSED,
+      refused: SIGNS.uki,
       ended: NOTHING_LEFT,
     },
   },

@@ -1,6 +1,7 @@
 /** What root does in the running machine: programs, libraries, modules and kernels of its own, and switching guards off. */
 import { shellWords } from '../../base/shell-words.ts'
 import type { Case, MachineFacts } from '../case.ts'
+import { SIGNS } from '../signs.ts'
 
 /** A tmpfs of the attacker's own: whatever the image mounts noexec, this one is not. */
 const TMP = '/run/bisque-attack'
@@ -12,8 +13,6 @@ mark="bisque-attack $$ $(cat /proc/uptime)"; echo "$mark" >/dev/kmsg
 ${commands}
 sleep 0.3; dmesg | grep -F -A 1000 "$mark" | grep -E 'type=1420|Lockdown:|kexec' | head -n 4`
 
-/** An audit record of a denial that holds; one that is only noted says enforcing=0. */
-const DENIED = /type=1420 .*enforcing=1 .*DENY/
 const WORKED = /^WORKED$/m
 const NO_PERL = 'command -v perl >/dev/null || { echo "INAPPLICABLE: there is no perl to make the call with"; exit; }'
 const perl = (script: string) => `perl -e ${shellWords([script])}`
@@ -23,7 +22,7 @@ const executed = (name: string, does: string, commands: string): Case => ({
   ...ipe,
   name,
   does,
-  attack: { kind: 'running', command: audited(commands), refused: DENIED, worked: WORKED },
+  attack: { kind: 'running', command: audited(commands), refused: SIGNS.denied, worked: WORKED },
 })
 
 const policy = ({ ipe }: MachineFacts) => (ipe === undefined ? 'there is no IPE policy' : undefined)
@@ -54,7 +53,7 @@ export const RUNNING_CASES: readonly Case[] = [
     attack: {
       kind: 'running',
       command: audited(`printf 'echo WORKED\\n' >script; sh ./script`),
-      refused: DENIED,
+      refused: SIGNS.denied,
       worked: WORKED,
     },
   },

@@ -1,10 +1,9 @@
 /** Secrets sealed to the TPM: a machine that was set up does not open its root after any of these. */
 import type { Case, MachineFacts } from '../case.ts'
 import { extendedDb, forgedCredential, signedBy, withOtherInitrd, withPoliciesOf } from '../kit.ts'
+import { SIGNS } from '../signs.ts'
 import { OWNER } from './firmware.ts'
 
-const LOCKED =
-  /TPM2? (?:policy|operation) .*(?:fail|not match)|Failed to unseal|No TPM2 metadata|TPM policy does not match|object.*not.*hierarchy|TPM_RC_|Couldn't unseal|tpm2.*(?:fail|cannot)/i
 const ASKED = /enter (?:passphrase|recovery key)|Please enter|Failed to start \S*systemd-cryptsetup|Dependency failed for/i
 
 const root = ({ tpmRoot }: MachineFacts) => (tpmRoot ? undefined : 'nothing is sealed: the root is not encrypted to the TPM')
@@ -20,7 +19,7 @@ export const TPM_CASES: readonly Case[] = [
     ...sealed,
     name: 'tpm-swapped',
     does: 'the same disk and firmware with another TPM',
-    attack: { kind: 'boot', from: 'settled', machine: () => ({ freshTpm: true }), refused: LOCKED, ended: ASKED },
+    attack: { kind: 'boot', from: 'settled', machine: () => ({ freshTpm: true }), refused: SIGNS.locked, ended: ASKED },
   },
   {
     ...sealed,
@@ -30,7 +29,7 @@ export const TPM_CASES: readonly Case[] = [
       kind: 'boot',
       from: 'settled',
       machine: ({ subject }) => ({ freshTpm: true, keys: subject.enrols }),
-      refused: LOCKED,
+      refused: SIGNS.locked,
       ended: ASKED,
     },
   },
@@ -38,7 +37,7 @@ export const TPM_CASES: readonly Case[] = [
     ...sealed,
     name: 'secure-boot-off',
     does: 'the machine with Secure Boot switched off',
-    attack: { kind: 'boot', from: 'settled', machine: () => ({ secureBoot: false }), refused: LOCKED, ended: ASKED },
+    attack: { kind: 'boot', from: 'settled', machine: () => ({ secureBoot: false }), refused: SIGNS.locked, ended: ASKED },
   },
   {
     ...sealed,
@@ -52,7 +51,7 @@ export const TPM_CASES: readonly Case[] = [
       machine: ({ subject, stranger }) => ({
         keys: { ...subject.enrols, db: extendedDb(subject.enrols.db, stranger.db, OWNER) },
       }),
-      refused: LOCKED,
+      refused: SIGNS.locked,
       ended: ASKED,
     },
   },
@@ -64,7 +63,7 @@ export const TPM_CASES: readonly Case[] = [
       kind: 'boot',
       from: 'settled',
       machine: () => ({ kernelCommandLine: 'attack.word=1' }),
-      refused: LOCKED,
+      refused: SIGNS.locked,
       ended: ASKED,
     },
   },
@@ -76,7 +75,7 @@ export const TPM_CASES: readonly Case[] = [
       kind: 'boot',
       from: 'settled',
       edit: (image) => image.changeEsp({ 'loader/credentials/attack.cred': forgedCredential('attack', 'anything') }),
-      refused: LOCKED,
+      refused: SIGNS.locked,
       ended: ASKED,
     },
   },
@@ -90,7 +89,7 @@ export const TPM_CASES: readonly Case[] = [
       from: 'settled',
       edit: async (image, { subject, own }) =>
         image.changeEsp({ [subject.uki]: await signedBy(withOtherInitrd(image.readEsp(subject.uki)), own!.db) }),
-      refused: LOCKED,
+      refused: SIGNS.locked,
       ended: ASKED,
     },
   },
@@ -106,7 +105,7 @@ export const TPM_CASES: readonly Case[] = [
         const uki = await withPoliciesOf(image.readEsp(subject.uki), stranger.pcr)
         image.changeEsp({ [subject.uki]: await signedBy(uki, own!.db) })
       },
-      refused: LOCKED,
+      refused: SIGNS.locked,
       ended: ASKED,
     },
   },

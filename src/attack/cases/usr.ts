@@ -3,10 +3,9 @@ import { verityPartitionUuids } from '../../formats/verity.ts'
 import type { EditedImage } from '../../image/edit.ts'
 import type { Case } from '../case.ts'
 import type { Kit } from '../kit.ts'
+import { SIGNS } from '../signs.ts'
 
-const CORRUPTED = /device-mapper: verity: \S+ (?:data|metadata) block \d+ is corrupted/
 const GIVEN_UP = /device-mapper: verity: \S+ reached maximum errors/
-const SIGNATURE_REFUSED = /device-mapper: .*verity: Root hash verification failed/
 const NO_USR = /Failed to start \S*systemd-verity|Dependency failed for \S*(?:veritysetup|initrd)|Cannot boot:/
 /** An image policy asks for signatures that cannot be: then systemd-veritysetup fails before the kernel is asked. */
 const NOTHING_AT_ALL = /Timed out waiting for device|Dependency failed for|Cannot boot:/
@@ -21,7 +20,7 @@ export const USR_CASES: readonly Case[] = [
     attack: {
       kind: 'boot',
       edit: (image, { subject }) => image.flipBit(dataOf(image, subject.rootHash), SUPERBLOCK),
-      refused: CORRUPTED,
+      refused: SIGNS.corrupted,
       ended: GIVEN_UP,
     },
   },
@@ -42,7 +41,7 @@ export const USR_CASES: readonly Case[] = [
         `echo 3 >/proc/sys/vm/drop_caches
 LC_ALL=C dd if=/dev/mapper/usr of=/run/block bs=4096 skip=${block} count=1 iflag=direct 2>&1 && echo WORKED
 dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
-      refused: CORRUPTED,
+      refused: SIGNS.corrupted,
       worked: /^WORKED$/m,
     },
   },
@@ -55,7 +54,7 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
     attack: {
       kind: 'boot',
       edit: (image, { subject }) => image.flipBit(hashOf(image, subject.rootHash), 4096 + 5),
-      refused: CORRUPTED,
+      refused: SIGNS.corrupted,
       ended: GIVEN_UP,
     },
   },
@@ -71,7 +70,7 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
         put(image, dataOf(image, subject.rootHash), other.data)
         put(image, hashOf(image, subject.rootHash), other.hash)
       },
-      refused: CORRUPTED,
+      refused: SIGNS.corrupted,
       ended: GIVEN_UP,
     },
   },
@@ -82,7 +81,7 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
     by: 'kernel',
     sign: 'the kernel prints that the root hash does not verify, and there is no /usr',
     inapplicable: (_, { subject }) => (subject.signed ? undefined : 'there is no signature to change'),
-    attack: { kind: 'boot', edit: (image) => flipSignature(image), refused: SIGNATURE_REFUSED, ended: NO_USR },
+    attack: { kind: 'boot', edit: (image) => flipSignature(image), refused: SIGNS.signature, ended: NO_USR },
   },
   {
     name: 'usr-unsigned',
@@ -94,7 +93,7 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
       kind: 'boot',
       edit: addOther,
       machine: ({ other }) => ({ kernelCommandLine: `usrhash=${other.rootHash}` }),
-      refused: SIGNATURE_REFUSED,
+      refused: SIGNS.signature,
       ended: NO_USR,
     },
   },
@@ -108,7 +107,7 @@ dmesg | grep 'block ${block} is corrupted' | tail -n 1; rm -f /run/block`,
       kind: 'boot',
       edit: addOther,
       machine: ({ other }) => ({ kernelCommandLine: `usrhash=${other.rootHash} systemd.verity_usr_options=` }),
-      refused: /type=1420 .*enforcing=1 .*DENY/,
+      refused: SIGNS.denied,
       ended: /Failed to execute|Cannot boot:|Freezing execution|Failed to start initrd-switch-root|not syncing/,
     },
   },
