@@ -32,11 +32,13 @@ export function ipeWords({ ipe, hermeticUsr, kernelCommandLine }: Settings): str
   return [`ipe.enforce=${ipe === 'enforce' ? 1 : 0}`, ...(plain ? [] : ROOT_FLAGS)]
 }
 
-/** The choice in the boot menu that enforces, where the recipe leaves it to that. */
-export const ipeProfiles = ({ ipe }: Settings) =>
-  ipe === 'profile'
-    ? [{ profile: { ID: 'ipe', TITLE: 'Boot with IPE enforcement' }, cmdline: ['ipe.enforce=1'], signExpectedPcr: true }]
-    : []
+/** The choice in the boot menu that enforces, where the recipe leaves it to that and has none of its own. */
+export function ipeProfiles({ ipe, unifiedKernelImageProfiles }: Settings) {
+  const own = unifiedKernelImageProfiles.some(({ cmdline }) => cmdline.includes(ENFORCE))
+  if (ipe !== 'profile' || own) return []
+  return [{ profile: { ID: 'ipe', TITLE: 'Boot with IPE enforcement' }, cmdline: [ENFORCE], signExpectedPcr: true }]
+}
+const ENFORCE = 'ipe.enforce=1'
 
 /** What the booted system has of it. */
 export function ipeFiles(settings: Settings, epoch: number): Tree {

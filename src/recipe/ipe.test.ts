@@ -83,7 +83,8 @@ test('Ipe= is enforce where /usr is signed and firmware gets its key, and off el
     ["verity: 'hash'", 'off'],
     ['hermeticUsr: false', 'off'],
     ['ipe: false', 'off'],
-    ["ipe: 'profile', kernelCommandLine: ['lsm=lockdown,ipe']", 'profile'],
+    ["ipe: 'profile', kernelCommandLine: ['lsm=lockdown,ipe', 'ipe.enforce=0']", 'profile'],
+    ["kernelCommandLine: ['ipe.enforce=1']", 'enforce'],
   ] as const)
     assert.deepEqual(await load(settings), { ipe }, settings)
 })
@@ -93,7 +94,7 @@ test('Ipe= says what would leave it without effect', async () => {
     ['ipe: true, secureBoot: false', /ipe: the kernel trusts the policy by a key of Secure Boot, which is off/],
     ["ipe: true, verity: 'hash'", /ipe: nothing could be executed but the initrd, as verity is "hash"/],
     ["ipe: true, format: 'tar'", /ipe: it is for disks, and the format is tar/],
-    ["kernelCommandLine: ['ipe.enforce=0']", /kernelCommandLine: "ipe\.enforce=0" would undo what ipe says/],
+    ["kernelCommandLine: ['ipe.enforce=0']", /kernelCommandLine: "ipe\.enforce=0" would undo what ipe: 'enforce' says/],
     ["kernelCommandLine: ['lsm=lockdown,yama']", /"lsm=lockdown,yama" would undo/],
     ["ipe: false, ipePolicy: { name: 'x' }", /ipePolicy: without effect where ipe is "off"/],
   ] as const)

@@ -112,16 +112,17 @@ function ipeProblems({ settings, origins }: ImageRecipe): Problem[] {
   const { ipe, ipePolicy, format, secureBoot, verity, kernelCommandLine } = settings
   const tell = (key: Key, message: string): Problem => ({ where: origins.get(key) ?? '', message: `${key}: ${message}` })
   if (ipe === 'off') return ipePolicy ? [tell('ipePolicy', 'without effect where ipe is "off"')] : []
-  const switched = kernelCommandLine.find((word) => /^(ipe\.enforce=|security=|lsm=(?!(.*,)?ipe(,|$)))/.test(word))
+  const wanted = `ipe.enforce=${ipe === 'enforce' ? 1 : 0}`
+  const switched = kernelCommandLine.find(
+    (word) => (word.startsWith('ipe.enforce=') && word !== wanted) || /^(security=|lsm=(?!(.*,)?ipe(,|$)))/.test(word),
+  )
   return [
     ...(format === 'disk' ? [] : [tell('ipe', `it is for disks, and the format is ${format}; set ipe: 'off'`)]),
     ...(secureBoot ? [] : [tell('ipe', "the kernel trusts the policy by a key of Secure Boot, which is off; set ipe: 'off'")]),
     ...(verity === 'signed' || verity === 'auto'
       ? []
       : [tell('ipe', `nothing could be executed but the initrd, as verity is "${verity}"; set ipe: 'off'`)]),
-    ...(switched
-      ? [tell('kernelCommandLine', `"${switched}" would undo what ipe says; leave it out, or set ipe: 'permissive'`)]
-      : []),
+    ...(switched ? [tell('kernelCommandLine', `"${switched}" would undo what ipe: '${ipe}' says; leave it out`)] : []),
   ]
 }
 
