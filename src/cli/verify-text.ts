@@ -45,7 +45,7 @@ function summaryLine(links: readonly Link[], broken: number, paint: Paint): stri
   const unknown = links.filter(({ ok, evidence }) => ok && /^not known\b/.test(evidence)).length
   const also = unknown === 0 ? '' : `, ${unknown} of them as far as can be known`
   return broken === 0
-    ? paint('1;32', `All ${links.length} links hold${also}`)
+    ? paint('1;32', `${links.length === 1 ? 'The one link holds' : `All ${links.length} links hold`}${also}`)
     : paint('1;31', `${broken} of ${links.length} links ${broken === 1 ? 'does' : 'do'} not hold`)
 }
 

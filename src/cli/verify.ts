@@ -67,6 +67,14 @@ const OTHERS: readonly [magic: string, what: string, hint: (path: string) => str
   ['76686478', 'a VHDX image', (path) => `qemu-img convert -O raw ${path} ${path}.raw`],
 ]
 
+/** File systems and parts of a disk that are no disk: offset, magic, and what they are. */
+const PARTS: readonly [offset: number, magic: string, what: string][] = [
+  [1024, 'e2e1f5e0', 'an EROFS file system'],
+  [0, '68737173', 'a squashfs file system'],
+  [0, '7665726974790000', 'a tree of dm-verity'],
+  [0, Buffer.from('{"rootHash"').toString('hex'), 'the signature of a root hash'],
+]
+
 /** A chain is judged as a whole: parts of it, and packed images, are refused with the way to go on. */
 function refuseOthers(path: string): void {
   const head = beginningOf(path)
@@ -75,14 +83,17 @@ function refuseOthers(path: string): void {
     throw new Fault('format', `Cannot verify ${shownPath(path)}: it is ${found[1]}, and only plain disk images are read`, {
       hint: found[2](shownPath(path)),
     })
-  if (head.toString('latin1', 0, 2) === 'MZ' && head.toString('latin1', 512, 520) !== 'EFI PART')
-    throw new Fault('format', `Cannot verify ${shownPath(path)}: it is an EFI program by itself, not the disk it boots from`, {
-      hint: 'give the disk image (.raw) that has it on its ESP',
+  const hasTable = [512, 4096].some((sector) => head.toString('latin1', sector, sector + 8) === 'EFI PART')
+  const part = PARTS.find(([offset, magic]) => head.toString('hex', offset, offset + magic.length / 2) === magic)?.[2]
+  const alone = head.toString('latin1', 0, 2) === 'MZ' ? 'an EFI program' : part
+  if (alone !== undefined && !hasTable)
+    throw new Fault('format', `Cannot verify ${shownPath(path)}: it is ${alone} by itself, and the chain is a whole disk's`, {
+      hint: 'give the disk image (.raw) that it is a part of',
     })
 }
 
 function beginningOf(path: string): Buffer {
-  const bytes = Buffer.alloc(1024)
+  const bytes = Buffer.alloc(8192)
   try {
     const fd = openSync(path, 'r')
     try {
