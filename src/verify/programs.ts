@@ -52,8 +52,9 @@ function checkProgram(
   if (trusted) evidence(`signed by ${nameOf(trusted.certificate)}`)
   else judgeStrangers(path, signatures, anchor, { evidence, wrong })
   if (anchor.revoked.digests.has(digest)) wrong('dbx revokes it', 'sign a newer one')
-  if (held.length > 0 && held.every(({ certificate }) => includesBytes(anchor.revoked.certificates, certificate)))
-    wrong('dbx revokes the certificate that signed it', 'sign it with another')
+  // One such signature is enough for firmware to refuse it, whatever else it bears.
+  if (held.some(({ certificate }) => includesBytes(anchor.revoked.certificates, certificate)))
+    wrong('dbx revokes the certificate that signed it', 'sign it with another alone')
   if (signatures.length === 0) {
     if (chain.secureBoot) wrong('it is not signed', SIGN)
     else evidence('not signed')
