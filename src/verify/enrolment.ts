@@ -16,6 +16,7 @@ import { fingerprintOf, includesBytes, judgeValidity, nameOf, type Trust } from 
 
 const MAX_AUTH_BYTES = 1 << 20
 const MAX_SETS = 16
+const MAX_SET_FILES = 16
 const NAMES = ['PK', 'KEK', 'db', 'dbx'] as const
 
 interface Variable {
@@ -54,7 +55,8 @@ function readSet([name, files]: [string, EspFile[]]): KeySet {
   const variables = new Map<string, Variable>()
   const problems: string[] = []
   const names: string[] = []
-  for (const file of files) {
+  if (files.length > MAX_SET_FILES) problems.push(`it has ${files.length} files, more than the ${MAX_SET_FILES} checked`)
+  for (const file of files.slice(0, MAX_SET_FILES)) {
     const variable = /([^/]+)\.auth$/i.exec(file.path)![1]!
     names.push(variable)
     try {

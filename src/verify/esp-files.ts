@@ -1,7 +1,7 @@
 /** What lies on the ESP beside programs and is not signed: settings of systemd-boot, entries, addons' kin. */
 import type { BootFile } from './esp.ts'
 import type { Anchor, ProgramFacts, UkiFacts } from './facts.ts'
-import { checkLink, type Finding, type Link } from './link.ts'
+import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
 
 const MAX_TEXT_BYTES = 64 << 10
 const MAX_LISTED = 64
@@ -16,10 +16,14 @@ export async function checkEspFiles(
 ): Promise<void> {
   const config = files.find(({ path }) => /^loader\/loader\.conf$/i.test(path))
   if (config) await checkLink(links, 'boot loader', 'loader.conf', (finding) => judgeConfig(config, ukis, anchor, finding))
-  for (const entry of files.filter(({ path }) => /^loader\/entries\/[^/]+\.conf$/i.test(path)).slice(0, MAX_LISTED))
+  const entries = files.filter(({ path }) => /^loader\/entries\/[^/]+\.conf$/i.test(path))
+  for (const entry of entries.slice(0, MAX_LISTED))
     await checkLink(links, 'boot loader', `boot entry ${entry.path}`, (finding) => judgeEntry(entry, files, programs, finding))
-  for (const file of files.filter(isSideFile).slice(0, MAX_LISTED))
+  const loose = files.filter(isSideFile)
+  for (const file of loose.slice(0, MAX_LISTED))
     await checkLink(links, 'UKI', `loose file ${file.path}`, (finding) => judgeSideFile(file, finding))
+  for (const [name, { length }] of Object.entries({ 'boot entries': entries, 'loose files': loose }))
+    if (length > MAX_LISTED) leaveUnchecked(links, 'boot loader', name, `there are ${length}, more than ${MAX_LISTED}`)
 }
 
 /** Nobody signs loader.conf: what it can do must not matter. */

@@ -1,4 +1,6 @@
 /** The ESP and XBOOTLDR: what files are there, which of them are programs, and what these are. */
+import { Fault } from '../base/fault.ts'
+import { formatSize } from '../base/size.ts'
 import { type AuthenticodeSignature, authenticodeDigest, checkAuthenticode } from '../formats/authenticode.ts'
 import { decodeFat, type FatEntry } from '../formats/fat.ts'
 import { decodePe, findSection, type Pe, sectionContent } from '../formats/pe.ts'
@@ -10,6 +12,9 @@ import { checkLink, type Finding, type Link } from './link.ts'
 /** An EFI program is read whole: it is hashed in parts and in an order of its own. */
 const MAX_PROGRAM_BYTES = 512 << 20
 const MAX_PROGRAMS = 256
+/** Of all programs together: hashing them takes time. */
+const MAX_ALL_PROGRAM_BYTES = 4 * 2 ** 30
+const MAX_BOOT_PARTITIONS = 4
 
 export interface BootFile extends EspFile {
   /** Begins like a program, or is called like one. */
@@ -36,7 +41,7 @@ export interface ProgramRead {
 export async function readBootPartitions(disk: Disk, partitions: readonly DiskPartition[], links: Link[]): Promise<BootFile[]> {
   const all: BootFile[] = []
   const isBoot = ({ designator }: DiskPartition) => designator === 'esp' || designator === 'xbootldr'
-  for (const partition of partitions.filter(isBoot).slice(0, 4)) {
+  for (const partition of partitions.filter(isBoot).slice(0, MAX_BOOT_PARTITIONS)) {
     const name = partition.designator === 'esp' ? 'ESP' : 'XBOOTLDR'
     const files = await checkLink(links, 'firmware', name, (finding) =>
       readFiles(readWithin(disk, partition), partition, finding),
@@ -68,17 +73,21 @@ function readFiles(read: ReadAt, partition: DiskPartition, { evidence, wrong }: 
 }
 
 /** Every program, in the order of the file systems. Their bytes are not held: a UKI is read again where its sections are looked at. */
-export const readPrograms = (files: readonly BootFile[]): Program[] =>
-  files
-    .filter(({ isProgram }) => isProgram)
-    .slice(0, MAX_PROGRAMS)
-    .map((file) => {
-      try {
-        return { file, read: readProgram(file) }
-      } catch (error) {
-        return { file, problem: (error as Error).message }
-      }
-    })
+export function readPrograms(files: readonly BootFile[]): Program[] {
+  let left = MAX_ALL_PROGRAM_BYTES
+  const programs = files.filter(({ isProgram }) => isProgram).slice(0, MAX_PROGRAMS)
+  return programs.map((file) => {
+    try {
+      left -= file.sizeBytes
+      if (left < 0)
+        throw new Fault('format', `not checked: all programs together have more than ${formatSize(MAX_ALL_PROGRAM_BYTES)}`)
+      return { file, read: readProgram(file) }
+    } catch (error) {
+      if (error instanceof Fault && error.code === 'host') throw error
+      return { file, problem: (error as Error).message }
+    }
+  })
+}
 
 export const programBytes = (file: EspFile): Uint8Array => file.read(MAX_PROGRAM_BYTES)
 

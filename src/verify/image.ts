@@ -116,12 +116,16 @@ async function checkWhole(disk: Disk, facts: ImageFacts, programs: readonly Prog
   await checkHoles(facts, links)
 }
 
+/** Of all initrds together. */
+const MAX_UNPACKED_BYTES = 8 * 2 ** 30
+
 async function checkUkis(programs: readonly Program[], anchor: Anchor, links: Link[]): Promise<UkiFacts[]> {
   const ukis: UkiFacts[] = []
+  const budget = { unpackedBytes: MAX_UNPACKED_BYTES }
   for (const program of programs) {
     const { path } = program.file
     if (program.read?.kind === 'UKI') {
-      const uki = await checkUki(program, program.read, anchor, links)
+      const uki = await checkUki(program, program.read, anchor, budget, links)
       if (uki) ukis.push(uki)
     } else if (program.read && isMeantAsUki(path)) leaveUnchecked(links, 'UKI', `UKI ${path}`, 'it has no .linux section')
   }

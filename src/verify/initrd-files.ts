@@ -20,8 +20,16 @@ const PIECE = 1 << 20
 
 const TYPES = new Map(Object.entries(FILE_TYPE).map(([type, bits]) => [bits as number, type as FileEntry['type']]))
 
+/** What may still be unpacked, of all initrds of an image. */
+export interface InitrdBudget {
+  unpackedBytes: number
+}
+
 /** Unpacks all of an initrd; a Fault where the kernel would stop, or where it is larger than any honest one. */
-export async function readInitrd(bytes: Uint8Array): Promise<{ files: Files; members: number; unpackedBytes: number }> {
+export async function readInitrd(
+  bytes: Uint8Array,
+  budget: InitrdBudget = { unpackedBytes: MAX_UNPACKED_BYTES },
+): Promise<{ files: Files; members: number; unpackedBytes: number }> {
   const tree = collectTree()
   let unpackedBytes = 0
   let members = 0
@@ -32,8 +40,12 @@ export async function readInitrd(bytes: Uint8Array): Promise<{ files: Files; mem
     },
     push(chunk) {
       unpackedBytes += chunk.length
-      if (unpackedBytes > MAX_UNPACKED_BYTES)
-        throw new Fault('format', `Cannot unpack initrd: it has more than ${formatSize(MAX_UNPACKED_BYTES)}`)
+      budget.unpackedBytes -= chunk.length
+      if (unpackedBytes > MAX_UNPACKED_BYTES || budget.unpackedBytes < 0)
+        throw new Fault(
+          'format',
+          `Cannot unpack initrd: it has more than ${formatSize(Math.min(MAX_UNPACKED_BYTES, unpackedBytes))}`,
+        )
       return stream.push(chunk)
     },
   }

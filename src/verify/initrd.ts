@@ -2,7 +2,7 @@
 import { formatSize } from '../base/size.ts'
 import type { Anchor, InitrdFacts } from './facts.ts'
 import { type Files, resolved, textOf } from './holes/files.ts'
-import { readInitrd } from './initrd-files.ts'
+import { type InitrdBudget, readInitrd } from './initrd-files.ts'
 import { readPolicies } from './ipe-policies.ts'
 import { checkLink, type Finding, type Link } from './link.ts'
 import type { Held } from './sections.ts'
@@ -10,19 +10,23 @@ import type { Held } from './sections.ts'
 const MAX_SCRIPT_BYTES = 64 << 10
 const PID_1 = /^usr\/lib\/systemd\/systemd$/
 
+export type ReadInitrd = (section: Held, name: string) => Promise<InitrdFacts | undefined>
+export type { InitrdBudget }
+
 /** Reads initrds and judges each under the first name it is asked for by. */
-export function readInitrdOnce(anchor: Anchor, links: Link[]): (section: Held, name: string) => Promise<InitrdFacts | undefined> {
+export function readInitrdOnce(anchor: Anchor, budget: InitrdBudget, links: Link[]): ReadInitrd {
   const known = new Map<Held, Promise<InitrdFacts | undefined>>()
   return (section, name) => {
-    const found = known.get(section) ?? checkLink(links, 'UKI', name, (finding) => checkInitrd(section.content, anchor, finding))
+    const found =
+      known.get(section) ?? checkLink(links, 'UKI', name, (finding) => checkInitrd(section.content, anchor, budget, finding))
     known.set(section, found)
     return found
   }
 }
 
-async function checkInitrd(content: Uint8Array, anchor: Anchor, finding: Finding): Promise<InitrdFacts> {
+async function checkInitrd(content: Uint8Array, anchor: Anchor, budget: InitrdBudget, finding: Finding): Promise<InitrdFacts> {
   const { evidence } = finding
-  const { files, members, unpackedBytes } = await readInitrd(content)
+  const { files, members, unpackedBytes } = await readInitrd(content, budget)
   evidence(`${members} members, ${formatSize(unpackedBytes)}, ${files.entries.size} paths`)
   const systemdVersion = versionOf(files)
   checkFirstProgram(files, finding)

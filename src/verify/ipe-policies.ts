@@ -10,7 +10,7 @@ import { leadsTo, sameBytes } from './trust.ts'
 const FOLDERS = ['etc/ipe', 'run/ipe', 'usr/local/lib/ipe', 'usr/lib/ipe']
 const BOOTED = 'usr/lib/bisque'
 const MAX_POLICIES = 16
-const MAX_POLICY_BYTES = 1 << 20
+const MAX_POLICY_BYTES = 128 << 10
 const DATA = '1.2.840.113549.1.7.1'
 
 /** Policies PID 1 loads, in its order; then those that something else loads later. */

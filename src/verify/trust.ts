@@ -1,5 +1,5 @@
 /** Whom an image's signatures must be by, what must be signed at all, and the common questions about certificates. */
-import { createHash, type KeyObject } from 'node:crypto'
+import { createHash, type KeyObject, type X509Certificate } from 'node:crypto'
 import { readCertificate } from '../formats/x509.ts'
 import { expiryOf } from '../signing/expiry.ts'
 import type { Finding } from './link.ts'
@@ -57,24 +57,31 @@ export function leadsTo(certificate: Uint8Array, roots: readonly Uint8Array[], c
   return false
 }
 
+const parsed = new WeakMap<Uint8Array, X509Certificate | undefined>()
+
+/** Each certificate is read once: of a hostile image there may be many, and each is asked about by each. */
+function read(certificate: Uint8Array): X509Certificate | undefined {
+  if (!parsed.has(certificate)) {
+    try {
+      parsed.set(certificate, readCertificate(certificate))
+    } catch {
+      parsed.set(certificate, undefined)
+    }
+  }
+  return parsed.get(certificate)
+}
+
 function issuedBy(certificate: Uint8Array, issuer: Uint8Array): boolean {
   try {
-    const [a, b] = [readCertificate(certificate), readCertificate(issuer)]
-    return a.checkIssued(b) && a.verify(b.publicKey)
+    const [a, b] = [read(certificate), read(issuer)]
+    return a !== undefined && b !== undefined && a.checkIssued(b) && a.verify(b.publicKey)
   } catch {
-    return false
+    return false // A key that cannot be read.
   }
 }
 
 /** Whether it is a certificate at all. */
-export function isReadable(certificate: Uint8Array): boolean {
-  try {
-    readCertificate(certificate)
-    return true
-  } catch {
-    return false
-  }
-}
+export const isReadable = (certificate: Uint8Array): boolean => read(certificate) !== undefined
 
 /** SHA-256, 64 hexadecimal digits. */
 export const fingerprintOf = (certificate: Uint8Array): string => createHash('sha256').update(certificate).digest('hex')

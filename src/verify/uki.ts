@@ -5,7 +5,7 @@ import { splitProfiles, UKI_SECTIONS } from '../formats/uki.ts'
 import { type Program, type ProgramRead, programBytes } from './esp.ts'
 import type { Anchor, ProfileFacts, UkiFacts } from './facts.ts'
 import { argumentOf, wordsOf } from './holes/facts.ts'
-import { readInitrdOnce } from './initrd.ts'
+import { type InitrdBudget, type ReadInitrd, readInitrdOnce } from './initrd.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
 import { checkPolicies, type PcrTable } from './policies.ts'
 import { anyText, type Held, textOf } from './sections.ts'
@@ -20,6 +20,7 @@ export async function checkUki(
   { file }: Program,
   read: ProgramRead,
   anchor: Anchor,
+  budget: InitrdBudget,
   links: Link[],
 ): Promise<UkiFacts | undefined> {
   const { path } = file
@@ -34,7 +35,7 @@ export async function checkUki(
   const tables = await checkLink(links, 'measured boot', policies, (finding) => checkPolicies(held, anchor, finding))
   const kernels = new Map<Held, Uint8Array>()
   const facts = profiles.map((profile, i) => profileFacts(profile, tables?.[i] ?? {}, kernels))
-  if (anchor.total) await readInitrds(path, held, facts, anchor, links)
+  if (anchor.total) await readInitrds(path, held, facts, readInitrdOnce(anchor, budget, links))
   const { rootHash, verity, osRelease, commandLine, uname, pcr11 } = facts[0]!
   return {
     ...{ path, digest: read.digest, osRelease, commandLine, uname, pcr11, profiles: facts },
@@ -158,14 +159,7 @@ function mountedInstead(words: readonly string[], verity: 'usr' | 'root'): strin
 }
 
 /** Each initrd once, whichever profiles share it. */
-async function readInitrds(
-  path: string,
-  held: readonly Held[][],
-  facts: ProfileFacts[],
-  anchor: Anchor,
-  links: Link[],
-): Promise<void> {
-  const read = readInitrdOnce(anchor, links)
+async function readInitrds(path: string, held: readonly Held[][], facts: ProfileFacts[], read: ReadInitrd): Promise<void> {
   for (const [i, sections] of held.entries()) {
     const section = sections.find(({ name }) => name === '.initrd')
     const where = i === 0 ? '' : ` profile ${facts[i]!.id || i}`
