@@ -1,4 +1,5 @@
 /** A real token for tests: SoftHSM in the tools tree of judges, with the module's process beside it. */
+import { randomInt } from 'node:crypto'
 import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +10,8 @@ import { KEY_ROLES } from '../src/signing/signer.ts'
 import { JUDGES, type Judge } from './oracle.ts'
 
 export const SOFTHSM = '/usr/lib/softhsm/libsofthsm2.so'
-export const PIN = '1234'
+/** Another one for each file of tests: it is looked for among all processes. */
+export const PIN = `${randomInt(10_000_000, 100_000_000)}`
 
 export interface Token {
   /** Where SoftHSM keeps it. */

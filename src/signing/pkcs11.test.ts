@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { EPOCH, testKeys } from '../../test/keys.ts'
@@ -54,6 +54,7 @@ oracle('softhsm2-util', 'keys in a token sign the very bytes that they sign as f
     const signature = await signDigest(inToken[role], digest, 'UKI')
     assert.deepEqual(signature, await signDigest(signers[role], digest, 'UKI'))
   }
+  assertHidden(PIN)
   await tokens.close()
   const calls = readFileSync(log, 'latin1')
     .match(/^\d+: C_\w+/gm)!
@@ -172,6 +173,7 @@ oracle('softhsm2-util', 'a token that is taken away between two signatures is sa
   await importKey(token, await keyIn(judge), 'db', '01')
   const { signer, tokens } = await load(token, judge, 'object=db')
   await signDigest(signer, digest, 'UKI')
+  assertHidden(PIN)
   rmSync(token.store, { recursive: true })
   await assert.rejects(
     signDigest(signer, digest, 'UKI'),
@@ -248,6 +250,19 @@ test('a module that the system does not have is named with where it was looked f
     await assert.rejects(loadPkcs11Signer(place, { epoch: EPOCH }, tokens), (e) => e instanceof Fault && why.test(e.message))
   }
 })
+
+function assertHidden(secret: string): void {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) assert.ok(!shownBy(pid).includes(secret))
+}
+
+/** What everyone, or whoever runs the build, sees of a process. */
+function shownBy(pid: string): string {
+  try {
+    return ['cmdline', 'environ'].map((name) => readFileSync(`/proc/${pid}/${name}`, 'latin1')).join('\n')
+  } catch {
+    return '' // ended in between
+  }
+}
 
 /** The key of db where the judge sees it. */
 async function keyIn(judge: Judge): Promise<string> {

@@ -4,7 +4,6 @@
  */
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Fault } from '../base/fault.ts'
 import { digestInfo, publicKeyOf, readCertificate } from '../formats/x509.ts'
 import { openPkcs11, type Pkcs11Module, type Pkcs11Options, type Pkcs11Problem, type Pkcs11Query } from '../run/pkcs11.ts'
@@ -155,7 +154,8 @@ export function pinFileOf(uri: string, directory: string): string | undefined {
 
 function fileOf(source: string, { directory }: Pick<Pkcs11KeyPlace, 'directory'>): string {
   if (source.startsWith('|')) throw new Fault('usage', 'Cannot take a PIN from a program: pin-source must be a file or env:NAME')
-  return /^file:\/\//.test(source) ? fileURLToPath(source) : resolve(directory, source.replace(/^file:/, ''))
+  // file:path, file:/path and file:///path; the URI as a whole has been decoded.
+  return resolve(directory, source.replace(/^file:(\/\/(?=\/))?/, ''))
 }
 
 // ── Faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
