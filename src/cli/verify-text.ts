@@ -9,7 +9,7 @@ export interface Shape {
 }
 
 const WIDEST = 140
-const MOST_NAME = 44
+const MOST_NAME = 46
 
 export function verifyText(images: readonly Verified[], shape: Shape): string {
   return images.map((image) => imageLines(image, shape).join('\n')).join('\n\n')
@@ -19,7 +19,7 @@ function imageLines({ path, links, facts }: Verified, { color, columns }: Shape)
   const width = Math.max(40, Math.min(columns, WIDEST))
   const paint = (code: string, text: string): string => (color ? `\x1b[${code}m${text}\x1b[0m` : text)
   const broken = links.filter(({ ok }) => !ok)
-  const nameWidth = Math.min(MOST_NAME, Math.floor(width / 2.2), Math.max(...links.map(({ name }) => name.length)))
+  const nameWidth = Math.min(MOST_NAME, Math.floor(width * 0.42), Math.max(...links.map(({ name }) => name.length)))
   const lines = [paint('1', clean(path))]
   if (facts) lines.push(...wrapped(anchorText(facts.anchor.from), '  ', width))
   for (const stage of STAGES) {
@@ -52,13 +52,19 @@ function summaryLine(links: readonly Link[], broken: number, paint: Paint): stri
 /** `✓ name   evidence`, cut to the width: all of it is in --json and --html. */
 function linkLine({ name, ok, evidence, problem }: Link, nameWidth: number, width: number, paint: Paint): string {
   const mark = ok ? (/^not known\b/.test(evidence) ? paint('33', '?') : paint('32', '✓')) : paint('31', '✗')
-  const shownName = cut(clean(name), nameWidth).padEnd(nameWidth)
+  const shownName = cutName(clean(name), nameWidth).padEnd(nameWidth)
   const said = cut(clean(ok ? evidence : (problem ?? '')).replaceAll(/\s+/g, ' '), width - nameWidth - 8)
   return `    ${mark} ${shownName}  ${paint(ok ? '2' : '31', said)}`.trimEnd()
 }
 
-/** Long names differ at their ends: paths of the ESP. */
 const cut = (text: string, width: number): string => (text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`)
+
+/** Long names differ at both ends: `EFI program …/systemd-bootx64.efi`. */
+function cutName(name: string, width: number): string {
+  if (name.length <= width) return name
+  const head = Math.min(name.lastIndexOf(' ') + 1, Math.floor(width / 2))
+  return `${name.slice(0, head)}…${name.slice(name.length - (width - head - 1))}`
+}
 
 /** Lines of at most so many characters, broken at spaces. */
 function wrapped(text: string, indent: string, width: number): string[] {
