@@ -44,6 +44,8 @@ test('recipeDigest() covers every image of the recipe and its initrd, but no set
   const one = await digest('one')
   assert.equal(await digest('elsewhere/two'), one)
   assert.equal(await digest('one', {}, [`OutputDirectory=${folder}/out`, 'RAM=1G', 'CPUs=7']), one)
+  const token = ['SecureBootKey=pkcs11:object=db', 'SecureBootKeySource=provider:pkcs11', `VerityKey=${folder}/verity.key`]
+  assert.equal(await digest('one', {}, token), one, 'where private keys are')
   assert.notEqual(await digest('base', { 'mkosi.images/base/mkosi.conf': '[Output]\nFormat=directory\n' }), one)
   assert.notEqual(await digest('initrd', { 'mkosi.initrd.conf': '[Content]\nPackages=jq\n' }), one)
   assert.notEqual(await digest('main', {}, ['Hostname=other']), one)

@@ -5,10 +5,19 @@
 import { digestOf, type Sha256 } from '../base/digest.ts'
 import { builtinName } from '../recipe/mkosi/builtin.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
-import { ROWS } from '../recipe/schema.ts'
+import { type Key, ROWS } from '../recipe/schema.ts'
 
-/** Folders of the machine that builds. */
-const PLACES: ReadonlySet<string> = new Set(['outputDirectory', 'buildDirectory'])
+/** Where things are for the machine that builds: its folders, and private keys. Certificates tell which keys they are. */
+const PLACES: ReadonlySet<string> = new Set<Key>([
+  'outputDirectory',
+  'buildDirectory',
+  'secureBootKey',
+  'secureBootKeySource',
+  'verityKey',
+  'verityKeySource',
+  'signExpectedPcrKey',
+  'signExpectedPcrKeySource',
+])
 
 /** Files of the recipe, of its output and of Bisque's own configurations count by their place there, wherever that lies. */
 export function recipeDigest({ directory, subimages, ...main }: Recipe): Sha256 {
