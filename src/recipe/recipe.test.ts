@@ -381,6 +381,7 @@ test('root: tpm2 names all it lacks, and what it is sealed to must be signed', a
   const without = "secureBoot: false, signExpectedPcr: false, kernelCommandLine: ['root=LABEL=x'],"
   for (const [body, lacks] of [
     [without, 'secureBoot: true, signExpectedPcr: true, a kernelCommandLine without root='],
+    ["initrds: ['my.cpio'],", "'default' among initrds"],
     ['hermeticUsr: false,', 'hermeticUsr: true'],
   ])
     await assert.rejects(load(t, `release: 'trixie', root: 'tpm2', ${body}`), (error: Error) =>

@@ -96,11 +96,12 @@ function hermeticProblems({ settings, origins }: ImageRecipe): Problem[] {
 
 /** What a root needs whose key is sealed to what was booted. */
 function sealedRootProblems({ settings, origins }: Pick<ImageRecipe, 'settings' | 'origins'>): Problem[] {
-  const { hermeticUsr, secureBoot, signExpectedPcr, kernelCommandLine } = settings
+  const { hermeticUsr, secureBoot, signExpectedPcr, kernelCommandLine, initrds } = settings
   const because = [
     ...(hermeticUsr ? [] : ['hermeticUsr: true']),
     ...(secureBoot ? [] : ['secureBoot: true']),
     ...(signExpectedPcr === true ? [] : ['signExpectedPcr: true']),
+    ...(initrds.includes('default') ? [] : ["'default' among initrds"]),
     ...(kernelCommandLine.some((word) => word.startsWith('root=')) ? ['a kernelCommandLine without root='] : []),
   ]
   if (because.length === 0) return []
