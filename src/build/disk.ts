@@ -37,7 +37,7 @@ import {
   wantsPolicies,
 } from './boot.ts'
 import type { Env } from './env.ts'
-import { ipeFiles, ipeWords } from './ipe.ts'
+import { ipeFiles, ipeNotes, ipeWords } from './ipe.ts'
 import { requireSignatures } from './keys.ts'
 import type { OutputInput } from './output.ts'
 import { definitionsOf } from './partitions.ts'
@@ -77,6 +77,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
   }
   const added = new Map([...ownRoot(settings, epoch), ...ipeFiles(settings, epoch)])
   const system = withFiles(withFiles(installed, loader), added)
+  for (const message of ipeNotes(settings, system)) report.tell({ type: 'note', level: 'warning', message })
   const root = settings.hermeticUsr ? await usrLayout(system, hermetic(settings, epoch)) : clampTimes(system, epoch)
   const osRelease = await osReleaseOf(root)
   const definitions = definitionsOf(settings, osRelease, system)

@@ -7,8 +7,9 @@ import { testKeys } from '../../test/keys.ts'
 import { decodeSignedData } from '../formats/cms.ts'
 import { parseIpePolicy } from '../formats/ipe-policy.ts'
 import { loadRecipe } from '../recipe/recipe.ts'
-import { readContent } from '../tree/content.ts'
-import { ipeFiles, ipeInitrds, ipeProfiles, ipeWords } from './ipe.ts'
+import { madeDirectory, madeFile, readContent } from '../tree/content.ts'
+import { treeOf } from '../tree/tree.ts'
+import { ipeFiles, ipeInitrds, ipeNotes, ipeProfiles, ipeWords } from './ipe.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'bisque-ipe-'))
 after(() => rmSync(directory, { recursive: true, force: true }))
@@ -73,4 +74,12 @@ test('the policies are signed with the verity key, the same each time', async ()
   const { content } = decodeSignedData(bytes.subarray(start, start + size))
   const text = Buffer.from(content!).toString('latin1') // behind the head of an OCTET STRING
   assert.deepEqual(parseIpePolicy(text.slice(text.indexOf('policy_name='))).version, [2, 0, 0])
+})
+
+test('a build says that AppArmor will not work where nobody may change what the kernel enforces', async () => {
+  const system = treeOf([['usr/sbin/apparmor_parser', madeFile('', 0)]], madeDirectory(0))
+  const { settings } = await recipe('')
+  assert.match(ipeNotes(settings, system).join(), /^\/usr\/sbin\/apparmor_parser cannot load profiles/)
+  assert.deepEqual(ipeNotes(settings, new Map()), [])
+  assert.deepEqual(ipeNotes((await recipe('ipe: false')).settings, system), [])
 })

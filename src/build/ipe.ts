@@ -45,3 +45,15 @@ export function ipeFiles(settings: Settings, epoch: number): Tree {
   const { ipe } = settings
   return ipe === 'off' || ipe === 'permissive' ? new Map() : ipeSystem({ mode: ipe, booted: policiesOf(settings).booted, epoch })
 }
+
+/** What a system has that will not work where CAP_MAC_ADMIN is gone. */
+export function ipeNotes({ ipe }: Settings, system: Tree): string[] {
+  if (ipe !== 'enforce' && ipe !== 'profile') return []
+  return ['usr/sbin/apparmor_parser', 'usr/bin/apparmor_parser']
+    .filter((path) => system.has(path))
+    .slice(0, 1)
+    .map(
+      (path) =>
+        `/${path} cannot load profiles: nobody may change what the kernel enforces (ipe: '${ipe}'); see docs/integrity.md`,
+    )
+}
