@@ -18,6 +18,7 @@ import { signPe } from '../../src/image/efi-program.ts'
 import { loadCertificate } from '../../src/signing/certificate.ts'
 import { generateKeys, loadOwner } from '../../src/signing/keys.ts'
 import { loadSigners } from '../../src/signing/load.ts'
+import { revocationLists } from '../../src/signing/revocations.ts'
 import { signRootHash } from '../../src/signing/root-hash.ts'
 import { finishRotation, openRotation } from '../../src/signing/rotate.ts'
 import { makeEnrolment } from '../../src/signing/secure-boot.ts'
@@ -171,6 +172,25 @@ describe('[qemu-system-x86_64] keys that are rotated', { skip }, () => {
     vm = await startVm({ ...settings, image: ofRotation, variables })
     await vm.console.waitFor(/Access Denied|Security Violation/, BOOT_MS)
     await vm.kill()
+  })
+
+  test('a new machine enrols what is revoked with its keys', async () => {
+    const [copy, program] = [join(folder, 'revoking.raw'), '5e'.repeat(32)]
+    const signers = await loadSigners(EXAMPLE_KEYS, { epoch: NOW })
+    const owner = await loadOwner(EXAMPLE_KEYS)
+    const revoked = revocationLists(owner, [{ name: 'old.efi', on: '2026-11-23', program }])
+    const { dbx } = await makeEnrolment(signers, { owner, time: EPOCH - 86_400, revoked })
+    await editedCopy(image, copy, (image) => image.changeEsp({ 'loader/keys/auto/dbx.auth': dbx!.auth }))
+    vm = await startVm({ ...settings, image: copy, keep: state('new') })
+    const { promise, resolve } = Promise.withResolvers<void>()
+    vm.qmp.onEvent(({ event }) => {
+      if (event === 'RESET') resolve()
+    })
+    await promise
+    await vm.kill()
+    const now = await held('new')
+    assert.deepEqual(now.dbx, [Buffer.from(program, 'hex')])
+    assert.deepEqual(now.pk, await certificates(EXAMPLE_KEYS, 'pk'))
   })
 })
 
