@@ -46,6 +46,7 @@ async function factsWith(text: string): Promise<ImageFacts> {
   const [root, digest] = ['ab'.repeat(32), 'cd'.repeat(32)]
   const profile = { number: 1, id: text, title: text, commandLine: text, uname: text, pcr11: { [text]: { sha256: digest } } }
   const facts = {
+    enrolments: [{ name: text, certificates: { PK: [pk.certificate], KEK: [kek.certificate], db: [], dbx: [] } }],
     anchor: {
       from: 'image',
       pk: [pk.certificate],

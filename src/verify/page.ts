@@ -4,6 +4,7 @@ import { readCertificate } from '../formats/x509.ts'
 import { brokenOf, DRAWING_STYLE, drawChain, drawFlow, fileName, idOf, LABELS } from './drawing.ts'
 import type { ImageFacts } from './facts.ts'
 import { type Link, STAGES, type Stage } from './link.ts'
+import { sameBytes } from './trust.ts'
 
 export interface Verified {
   path: string
@@ -58,15 +59,29 @@ function anchorOf(facts: ImageFacts): Html {
     image: html`Judged by the keys the image enrols itself. Anyone can make an image that trusts its own keys: <strong>compare these fingerprints</strong> with those you know, or verify with <code>--trust</code>.`,
     signatures: html`<strong>Nothing anchors this image:</strong> it brings no keys to enrol, and none were given. Its signatures were judged by the certificates they carry. Verify with <code>--trust</code>.`,
   }
-  const roles: [string, readonly Uint8Array[]][] = [
-    ['PK', anchor.pk ?? []],
-    ['KEK', anchor.kek ?? []],
+  const entered = (name: 'PK' | 'KEK') => facts.enrolments.flatMap(({ certificates }) => certificates[name])
+  const roles = rolesOf([
+    ['PK', anchor.pk ?? entered('PK')],
+    ['KEK', anchor.kek ?? entered('KEK')],
     ['db', anchor.db],
     ['verity', anchor.verity],
-  ]
+  ])
   return html`<section class="card"><h2>Whom it trusts</h2><p>${said[anchor.from]}</p>
 <div class="wide"><table><thead><tr><th scope="col">Role</th><th scope="col">Certificate</th><th scope="col">SHA-256</th></tr></thead>
-<tbody>${roles.flatMap(([role, all]) => all.map((one) => html`<tr><th scope="row">${role}</th><td>${subjectOf(one)}</td><td>${fingerprint(one)}</td></tr>`))}</tbody></table></div></section>`
+<tbody>${roles.map(([role, one]) => html`<tr><th scope="row">${role}</th><td>${subjectOf(one)}</td><td>${fingerprint(one)}</td></tr>`)}</tbody></table></div></section>`
+}
+
+/** Each certificate once, with all it is trusted for. */
+function rolesOf(given: readonly [role: string, certificates: readonly Uint8Array[]][]): [string, Uint8Array][] {
+  const found: [string[], Uint8Array][] = []
+  for (const [role, certificates] of given) {
+    for (const one of certificates) {
+      const known = found.find(([, other]) => sameBytes(one, other))
+      if (!known) found.push([[role], one])
+      else if (!known[0].includes(role)) known[0].push(role)
+    }
+  }
+  return found.map(([roles, one]) => [roles.join(', '), one])
 }
 
 const subjectOf = (certificate: Uint8Array): Html => {
