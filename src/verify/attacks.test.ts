@@ -232,6 +232,13 @@ test('checkImage() believes no manifest beside an image', async () => {
   assertBroken(await check({ artifacts: [image, outside] }), { artifacts: /artifact 1 lacks a sound name/ })
   assertBroken(await check({ rootHash: sha256('x') }), { manifest: /^rootHash is / })
   assertBroken(await check({ pcr11: {}, kernel: '6.1' }), { manifest: /kernel is "6\.1".*pcr11 is \{\}/ })
+  using disk = openImage(good)
+  const esp = new Map([...disk.espFiles().keys()].map((name) => [name.toUpperCase(), name]))
+  const read = async (name: string) => (esp.has(name.toUpperCase()) ? disk.readEsp(name) : undefined)
+  const pcrs = await predictFromEsp(read, disk.readEsp(UKI))
+  assertBroken(await check({ pcrs }), {})
+  const lie = { ...pcrs.firmware, enrolled: { ...pcrs.firmware.enrolled, pcr7: sha256('x') } }
+  assertBroken(await check({ pcrs: { ...pcrs, firmware: lie } }), { manifest: /^pcrs is / })
   assertBroken(await check({ certificates: { db: sha256('x') } }), {
     manifest: /certificates\.db is .* certificates\.verity is absent/,
   })
