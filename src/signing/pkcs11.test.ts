@@ -191,6 +191,7 @@ oracle('softhsm2-util', 'a module that crashes or hangs is ended, and the build 
   await importKey(token, await keyIn(judge), 'db', '01')
   const { signer, tokens } = await load(token, judge, 'object=db')
   process.kill(-tokens.started[0]!.pid, 'SIGSEGV')
+  await tokens.started[0]!.ended
   const crashed = refuses('tool', /libsofthsm2\.so ended its process \((signal|exit code) \d+.*\)/, /--test$/)
   await assert.rejects(signDigest(signer, digest, 'UKI'), crashed)
   await assert.rejects(signDigest(signer, digest, 'UKI'), crashed)
