@@ -91,7 +91,7 @@ async function certificateOf(
   const { certificate: file, certificateUri } = place
   if (file !== undefined) return { der: (await loadCertificate(file)).raw, from: file }
   const named = certificateUri === undefined ? undefined : parsePkcs11Uri(certificateUri)
-  const { object, ...withoutLabel } = byKey
+  const { object: _, ...withoutLabel } = byKey
   const query = named?.query ?? (byKey.id === undefined ? byKey : withoutLabel)
   const from = named ? formatPkcs11Uri(named) : `beside ${told.name}`
   const { result, problem } = await module.ask({ op: 'certificate', query, ...pin })
