@@ -157,8 +157,10 @@ seal() {
     echo "$1: sealed without signed policies; seal it anew by hand, or enrol a recovery key" >&2
     return 1
   fi
-  systemd-cryptenroll --unlock-tpm2-device=auto --wipe-slot=tpm2 --tpm2-device=auto --tpm2-pcrs="$2" \\
-    --tpm2-public-key="$public_key" --tpm2-public-key-pcrs=11 "$1" >/dev/null
+  said=$(systemd-cryptenroll --unlock-tpm2-device=auto --wipe-slot=tpm2 --tpm2-device=auto --tpm2-pcrs="$2" \\
+    --tpm2-public-key="$public_key" --tpm2-public-key-pcrs=11 "$1" 2>&1) && return 0
+  echo "$said" >&2
+  return 1
 }
 
 # Before the first change.
