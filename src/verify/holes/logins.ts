@@ -47,7 +47,7 @@ function checkDebugShell(files: Files, { wrong }: Finding): void {
 
 /** The rescue shell asks for root's password; this makes it ask for none where root is locked. */
 function checkForcedSulogin(files: Files, { wrong }: Finding): void {
-  for (const unit of unitsOf(files, /^(?:emergency|rescue|initrd-\w+|systemd-\w+)\.service$/))
+  for (const unit of unitsOf(files, /\.service$/))
     if (settingsOf(unit, 'Environment').some((value) => /SYSTEMD_SULOGIN_FORCE=(?:1|yes|true)/.test(value)))
       wrong(
         `${unit.name} of ${files.name || 'the system'} gives a shell without a password: SYSTEMD_SULOGIN_FORCE`,
