@@ -36,8 +36,8 @@ const BAD: [string, number, number, RegExp][] = [
   ['version',       8,   2,    /superblock.version at offset 8: expected 1, got 2/],
   ['hashType',      12,  0,    /superblock.hashType at offset 12: expected 1, got 0/],
   ['algorithm',     35,  0x35, /superblock.algorithm at offset 32: expected sha256, got sha556/],
-  ['dataBlockSize', 65,  2,    /superblock.dataBlockSize at offset 64: expected 4096, got 512/],
-  ['hashBlockSize', 69,  2,    /superblock.hashBlockSize at offset 68: expected 4096, got 512/],
+  ['dataBlockSize', 65,  3,    /superblock.dataBlockSize at offset 64: expected 4096, got 768/],
+  ['hashBlockSize', 69,  32,   /superblock.hashBlockSize at offset 68: expected 4096, got 8192/],
   ['dataBlocks',    79,  0xff, /superblock.dataBlocks at offset 72: .*larger than 2\^53/],
   ['saltBytes',     81,  2,    /superblock.saltBytes at offset 80: expected at most 256, got 544/],
 ]

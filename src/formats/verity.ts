@@ -42,6 +42,9 @@ export interface Verity {
   uuid: string
   salt: Uint8Array
   dataBlocks: number
+  /** Of other tools; ours are all of 4096 bytes. */
+  dataBlockBytes?: number
+  hashBlockBytes?: number
 }
 
 /** Where each level of the tree lies, in blocks of the hash device; the lowest, which hashes the data, first. */
@@ -87,17 +90,25 @@ export function decodeVerity(start: Uint8Array): Verity {
   expect('version', h.version, 1)
   expect('hashType', h.hashType, 1)
   expect('algorithm', Buffer.from(h.algorithm).toString('latin1').replace(/\0+$/, ''), 'sha256')
-  expect('dataBlockSize', h.dataBlockSize, VERITY_BLOCK)
-  expect('hashBlockSize', h.hashBlockSize, VERITY_BLOCK)
+  if (!BLOCK_SIZES.includes(h.dataBlockSize)) expect('dataBlockSize', h.dataBlockSize, VERITY_BLOCK)
+  if (!BLOCK_SIZES.includes(h.hashBlockSize)) expect('hashBlockSize', h.hashBlockSize, VERITY_BLOCK)
   if (h.saltBytes > MAX_SALT) expect('saltBytes', h.saltBytes, `at most ${MAX_SALT}`)
   if (h.dataBlocks === 0) expect('dataBlocks', h.dataBlocks, 'at least 1')
-  return { uuid: guidFrom(h.uuid), salt: h.salt.slice(0, h.saltBytes), dataBlocks: h.dataBlocks }
+  const sizes = {
+    ...(h.dataBlockSize === VERITY_BLOCK ? {} : { dataBlockBytes: h.dataBlockSize }),
+    ...(h.hashBlockSize === VERITY_BLOCK ? {} : { hashBlockBytes: h.hashBlockSize }),
+  }
+  return { uuid: guidFrom(h.uuid), salt: h.salt.slice(0, h.saltBytes), dataBlocks: h.dataBlocks, ...sizes }
 }
 
+/** What the kernel takes where pages have 4096 bytes; systemd-repart makes the data's those of its file system's sectors. */
+const BLOCK_SIZES = [512, 1024, 2048, VERITY_BLOCK]
+
 /** The shape of the tree over so many blocks. A single data block needs none: its digest is the root hash. */
-export function verityTree(dataBlocks: number): VerityTree {
+export function verityTree(dataBlocks: number, hashBlockBytes = VERITY_BLOCK): VerityTree {
+  const hashes = hashBlockBytes / DIGEST
   const sizes: number[] = []
-  for (let n = dataBlocks; n > 1; n = sizes.at(-1)!) sizes.push(Math.ceil(n / HASHES_PER_BLOCK))
+  for (let n = dataBlocks; n > 1; n = sizes.at(-1)!) sizes.push(Math.ceil(n / hashes))
   let next = 1
   const levels = sizes.map((blocks) => ({ startBlock: 0, blocks }))
   for (const level of levels.toReversed()) {

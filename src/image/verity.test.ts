@@ -138,3 +138,21 @@ oracle('veritysetup', 'verifyVerity() accepts a tree veritysetup made without a 
   const { stdout } = await judge.run(['veritysetup', 'format', '--salt=-', 'data', 'hash'])
   await verifyVerity(join(judge.dir, 'data'), join(judge.dir, 'hash'), /Root hash:\s+(\w+)/.exec(stdout)![1]!)
 })
+
+oracle('veritysetup', 'verifyVerity() accepts trees of other block sizes, and tells what differs', async (_t, judge) => {
+  const [data, hash] = [join(judge.dir, 'data'), join(judge.dir, 'hash')]
+  for (const [dataBytes, hashBytes] of [
+    [512, 4096],
+    [512, 512],
+    [1024, 2048],
+  ]) {
+    dataFile(data, 40)
+    rmSync(hash, { force: true })
+    const sizes = [`--data-block-size=${dataBytes}`, `--hash-block-size=${hashBytes}`]
+    const { stdout } = await judge.run(['veritysetup', 'format', ...sizes, 'data', 'hash'])
+    const rootHash = /Root hash:\s+(\w+)/.exec(stdout)![1]!
+    await verifyVerity(data, hash, rootHash)
+    flip(data, 5 * dataBytes! + 1)
+    await assert.rejects(verifyVerity(data, hash, rootHash), /its blocks do not match their digests \(1 of \d+ blocks: 5\)/)
+  }
+})

@@ -63,32 +63,32 @@ export async function verifyVerity(
   const data = extentOf(dataDevice)
   const hash = extentOf(hashDevice)
   const readTree = (offset: number, sizeBytes: number) => readAt(hash.path, hash.offset + offset, sizeBytes)
-  const { salt, dataBlocks } = decodeVerity(readTree(0, 512))
-  const tree = verityTree(dataBlocks)
-  if (data.sizeBytes < dataBlocks * VERITY_BLOCK)
+  const { salt, dataBlocks, dataBlockBytes = VERITY_BLOCK, hashBlockBytes = VERITY_BLOCK } = decodeVerity(readTree(0, 512))
+  const tree = verityTree(dataBlocks, hashBlockBytes)
+  if (data.sizeBytes < dataBlocks * dataBlockBytes)
     throw new Fault(
       'integrity',
-      `Cannot trust ${data.path}: it has ${data.sizeBytes} bytes, its verity superblock says ${dataBlocks * VERITY_BLOCK}`,
+      `Cannot trust ${data.path}: it has ${data.sizeBytes} bytes, its verity superblock says ${dataBlocks * dataBlockBytes}`,
     )
-  if (hash.sizeBytes < tree.blocks * VERITY_BLOCK)
+  if (hash.sizeBytes < tree.blocks * hashBlockBytes)
     throw new Fault(
       'integrity',
-      `Cannot trust ${hash.path}: it has ${hash.sizeBytes} bytes, its tree needs ${tree.blocks * VERITY_BLOCK}`,
+      `Cannot trust ${hash.path}: it has ${hash.sizeBytes} bytes, its tree needs ${tree.blocks * hashBlockBytes}`,
     )
 
   let expected: Uint8Array = Buffer.from(rootHash, 'hex')
   for (const [n, level] of [...tree.levels.entries()].reverse()) {
-    const bytes = readTree(level.startBlock * VERITY_BLOCK, level.blocks * VERITY_BLOCK)
+    const bytes = readTree(level.startBlock * hashBlockBytes, level.blocks * hashBlockBytes)
     const what =
       n === tree.levels.length - 1 ? `root hash ${rootHash} does not match ${hash.path}` : `level ${n} of its hash tree is wrong`
-    compare(data.path, hashBlocks(bytes, salt), expected, what)
+    compare(data.path, hashBlocks(bytes, salt, hashBlockBytes), expected, what)
     const digests = (n === 0 ? dataBlocks : tree.levels[n - 1]!.blocks) * DIGEST
     if (bytes.subarray(digests).some((byte) => byte !== 0))
       throw new Fault('integrity', `Cannot trust ${hash.path}: level ${n} of its tree is not padded with zeros`)
     expected = bytes.subarray(0, digests)
   }
   const digests = await withWorkers(threadsFor(data.sizeBytes, options.workers), (workers) =>
-    hashFile(workers, data, dataBlocks, salt),
+    hashFile(workers, data, dataBlocks, salt, dataBlockBytes),
   )
   compare(data.path, digests, expected, 'its blocks do not match their digests')
 }
@@ -103,12 +103,13 @@ interface Run {
   offset: number
   sizeBytes: number
   salt: Uint8Array
+  blockBytes: number
 }
 
 /** Task: digests of the blocks of a part of a file. */
 export function hashRun(run: Run): Moved<Uint8Array> {
   scratch ??= Buffer.allocUnsafeSlow(RUN_BYTES)
-  const digests = hashBlocks(readAt(run.path, run.offset, run.sizeBytes, scratch), run.salt)
+  const digests = hashBlocks(readAt(run.path, run.offset, run.sizeBytes, scratch), run.salt, run.blockBytes)
   return moved(digests, [digests.buffer])
 }
 
@@ -119,22 +120,24 @@ let scratch: Buffer<ArrayBuffer> | undefined
 const threadsFor = (dataBytes: number, workers: Workers | number | undefined): Workers | number | undefined =>
   workers ?? (dataBytes <= 4 * RUN_BYTES ? 1 : undefined)
 
-/** Digests of so many blocks of a file: 32 bytes for each 4096, which are held. */
+/** Digests of so many blocks of a file: 32 bytes for each, which are held. */
 async function hashFile(
   workers: Workers,
   from: { path: string; offset: number },
   blocks: number,
   salt: Uint8Array,
+  blockBytes = VERITY_BLOCK,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const sizeBytes = blocks * VERITY_BLOCK
+  const sizeBytes = blocks * blockBytes
   const digests = new Uint8Array(blocks * DIGEST)
   const next = { offset: 0 }
   const feed = async () => {
     while (next.offset < sizeBytes) {
       const { offset } = next
       next.offset += RUN_BYTES
-      const run = { path: from.path, offset: from.offset + offset, sizeBytes: Math.min(RUN_BYTES, sizeBytes - offset), salt }
-      digests.set(await workers.run(taskOf(import.meta.url, hashRun), run), (offset / VERITY_BLOCK) * DIGEST)
+      const sizes = { sizeBytes: Math.min(RUN_BYTES, sizeBytes - offset), blockBytes }
+      const run = { path: from.path, offset: from.offset + offset, ...sizes, salt }
+      digests.set(await workers.run(taskOf(import.meta.url, hashRun), run), (offset / blockBytes) * DIGEST)
     }
   }
   await Promise.all(Array.from({ length: 2 * workers.size }, feed))
@@ -142,12 +145,12 @@ async function hashFile(
 }
 
 /** SHA-256 of salt and block, for each block. */
-function hashBlocks(bytes: Uint8Array, salt: Uint8Array): Uint8Array<ArrayBuffer> {
-  const salted = Buffer.alloc(salt.length + VERITY_BLOCK)
+function hashBlocks(bytes: Uint8Array, salt: Uint8Array, blockBytes = VERITY_BLOCK): Uint8Array<ArrayBuffer> {
+  const salted = Buffer.alloc(salt.length + blockBytes)
   salted.set(salt)
-  const digests = Buffer.from(new ArrayBuffer((bytes.length / VERITY_BLOCK) * DIGEST))
-  for (let at = 0, out = 0; at < bytes.length; at += VERITY_BLOCK, out += DIGEST) {
-    salted.set(bytes.subarray(at, at + VERITY_BLOCK), salt.length)
+  const digests = Buffer.from(new ArrayBuffer((bytes.length / blockBytes) * DIGEST))
+  for (let at = 0, out = 0; at < bytes.length; at += blockBytes, out += DIGEST) {
+    salted.set(bytes.subarray(at, at + blockBytes), salt.length)
     digests.write(hash('sha256', salted, 'binary'), out, 'latin1')
   }
   return digests

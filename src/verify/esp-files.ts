@@ -41,6 +41,7 @@ function judgeConfig(file: BootFile, ukis: readonly UkiFacts[], anchor: Anchor, 
   else evidence('command lines are not edited')
   const enroll = value('secure-boot-enroll')
   evidence(`secure-boot-enroll ${enroll ?? 'if-safe'}`)
+  if (value('default') !== undefined) evidence(`default ${value('default')!.slice(0, 200)}`)
   if (enroll === 'off' && anchor.from === 'image')
     wrong('keys are there, and secure-boot-enroll is off', 'secure-boot-enroll if-safe')
   evidence('not signed by anybody, measured in PCR 5')

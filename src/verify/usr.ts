@@ -111,15 +111,18 @@ function findPair(
 
 /** Gives back how many bytes the tree covers, which are what the kernel shows. */
 function checkSuperblock(disk: Disk, { data, hash }: Pair, { evidence, wrong }: Finding): number {
-  const { dataBlocks, salt } = decodeVerity(readWithin(disk, hash)(0, VERITY_BLOCK))
-  const dataBytes = dataBlocks * VERITY_BLOCK
-  const treeBytes = verityTree(Math.min(dataBlocks, MAX_USR_BYTES)).blocks * VERITY_BLOCK
+  const superblock = decodeVerity(readWithin(disk, hash)(0, VERITY_BLOCK))
+  const { dataBlocks, salt, dataBlockBytes = VERITY_BLOCK, hashBlockBytes = VERITY_BLOCK } = superblock
+  const dataBytes = dataBlocks * dataBlockBytes
+  const treeBytes = verityTree(Math.min(dataBlocks, MAX_USR_BYTES), hashBlockBytes).blocks * hashBlockBytes
   if (dataBytes > data.sizeBytes)
     throw new Fault('format', `it covers ${dataBytes} bytes, partition ${data.number} has ${data.sizeBytes}`)
   if (treeBytes > hash.sizeBytes)
     throw new Fault('format', `its tree takes ${treeBytes} bytes, partition ${hash.number} has ${hash.sizeBytes}`)
+  if (dataBlocks > MAX_USR_BYTES / VERITY_BLOCK)
+    throw new Fault('format', `it covers ${dataBlocks} blocks, at most ${MAX_USR_BYTES / VERITY_BLOCK} are checked`)
   if (salt.length < 16) wrong(`its salt has ${salt.length} bytes, expected at least 16`)
-  evidence(`sha256, ${dataBlocks} blocks of ${VERITY_BLOCK}, salt of ${salt.length} bytes`)
+  evidence(`sha256, ${dataBlocks} blocks of ${dataBlockBytes}, salt of ${salt.length} bytes`)
   return dataBytes
 }
 
