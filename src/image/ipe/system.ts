@@ -27,7 +27,6 @@ export function ipeSystem({ mode, booted, epoch }: IpeSystem): Tree {
     files.push(
       [`${units}/bisque-noexec.service`, madeFile(NOEXEC, epoch)],
       [`${units}/sysinit.target.wants/bisque-noexec.service`, madeSymlink('../bisque-noexec.service', epoch)],
-      [`${units}/tmp.mount.d/50-bisque-noexec.conf`, madeFile(TMP, epoch)],
     )
   }
   return treeOf(files, madeDirectory(epoch))
@@ -50,6 +49,7 @@ Environment=BISQUE_ATTEMPTS=150
 ExecStart=/usr/lib/bisque/ipe-guard
 `
 
+/** Not /tmp: what is refused by noexec, IPE is not asked about, and so the audit log would not tell of it. */
 const NOEXEC = `[Unit]
 Description=Mounts Without Execution
 DefaultDependencies=no
@@ -61,9 +61,4 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=mount --options remount,noexec,nosuid,nodev /dev/shm
 ExecStart=mount --options remount,noexec,nosuid,nodev /run
-`
-
-/** As systemd has it, and noexec. */
-const TMP = `[Mount]
-Options=mode=1777,strictatime,nosuid,nodev,noexec,size=50%%,nr_inodes=1m
 `
