@@ -142,7 +142,7 @@ describe('[qemu-system-x86_64] examples/minimal', { skip }, () => {
       /cannot be preloaded|failed to map/,
     )
     assert.notEqual((await vm.run('/lib64/ld-linux-x86-64.so.2 /mnt/x/true')).exitCode, 0)
-    const module = 'M=$(modinfo -n dummy) && cp "$M" /mnt/x/ && insmod /mnt/x/${M##*/}'
+    const module = 'M=$(modinfo -n dummy) && cp "$M" /mnt/x/ && insmod "/mnt/x/$(basename "$M")"'
     assert.notEqual((await vm.run(module)).exitCode, 0)
     assert.equal((await vm.run('modprobe dummy')).exitCode, 0)
     const records = await output('dmesg | grep type=1420')
