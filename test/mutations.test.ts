@@ -23,6 +23,7 @@ import { changeUsr, type Overlay, type UsrFiles, ukiInput, ukiWith } from './mut
 import { tinyPe } from './tiny-pe.ts'
 
 const KEYS = 'examples/minimal/keys'
+/** `MUTATED_IMAGE=FILE`: another bake of examples/minimal. */
 const IMAGE = process.env['MUTATED_IMAGE'] ?? baked('.raw')
 const UKI = 'EFI/Linux/Minimal_1_x86-64.efi'
 const [FALLBACK, BOOT] = ['EFI/BOOT/BOOTX64.EFI', 'EFI/systemd/systemd-bootx64.efi']

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { kernelModule } from '../../test/kernel-module.ts'
 import { oracle } from '../../test/oracle.ts'
-import { elfSection, parseModinfo } from './elf.ts'
+import { elfReferences, elfSection, parseModinfo } from './elf.ts'
 
 const FIELDS = [
   ['license', 'GPL'],
@@ -40,6 +40,21 @@ test('elfSection() refuses files that lie about themselves', () => {
   refuses(/Cannot read ELF section at offset 64: need 1099511627776 bytes/, (b) =>
     b.writeBigUInt64LE(2n ** 40n, sections(b) + 64 + 32),
   )
+})
+
+test('elfReferences() finds nothing where there are no symbols, and refuses 32 bits', () => {
+  assert.equal(elfReferences(kernelModule(FIELDS), 'printk'), 0)
+  assert.throws(() => elfReferences(kernelModule(FIELDS, 32), 'printk'), /expected 64 bits/)
+})
+
+oracle('readelf', 'elfReferences() counts what readelf counts', async (_t, judge) => {
+  writeFileSync(join(judge.dir, 'a.s'), '.text\nh: call f@PLT\ncall f@PLT\ncall g@PLT\nret\n')
+  await judge.run(['as', '--64', '-o', 'a.o', 'a.s'])
+  const { stdout } = await judge.run(['readelf', '-rW', 'a.o'])
+  const object = readFileSync(join(judge.dir, 'a.o'))
+  const counted = (name: string) => stdout.split('\n').filter((line) => new RegExp(` ${name} `).test(line)).length
+  assert.equal(counted('f'), 2)
+  for (const name of ['f', 'g', 'h', 'absent']) assert.equal(elfReferences(object, name), counted(name), name)
 })
 
 oracle('modinfo', 'modinfo reads the module our tests are made with', async (_t, judge) => {

@@ -90,5 +90,5 @@ export function checkCommandLines({ profiles }: SystemFacts, { evidence, wrong }
     for (const word of words.filter((one) => ENVIRONMENT.test(one)))
       wrong(`${name}: ${word.slice(0, 80)} brings programs code from elsewhere`, `take ${word.slice(0, 80)} off its command line`)
   }
-  evidence(`${profiles.length} read`)
+  evidence(`read ${profiles.length === 1 ? 'the one there is' : `those of ${profiles.length} profiles`}`)
 }
