@@ -61,14 +61,14 @@ export const RUNNING_CASES: readonly Case[] = [
     'exec-preload',
     'a library on a tmpfs, preloaded into a program of /usr',
     `cp "$(ls /usr/lib/*/libm.so.6 /usr/lib64/libm.so.6 2>/dev/null | head -n 1)" library
-LD_PRELOAD=${TMP}/library cat /proc/self/maps | grep -q bisque-attack/library && echo WORKED`,
+LD_PRELOAD=${TMP}/library cat /proc/self/maps | grep -q ' r-xp .*bisque-attack/library' && echo WORKED`,
   ),
   executed(
     'exec-memfd',
     'a program in a file of memory',
     `${NO_PERL}
 ${perl(`my $name = "attack"; my $fd = syscall(319, $name, 0); open(my $in, "<", "/usr/bin/true"); binmode $in; local $/; my $all = <$in>;
-open(my $out, ">&=", $fd); binmode $out; syswrite($out, $all); exec {"/proc/self/fd/$fd"} "true"`)} && echo WORKED`,
+open(my $out, ">&=", $fd); binmode $out; syswrite($out, $all); exec {"/proc/self/fd/$fd"} "true"; exit 126`)} && echo WORKED`,
   ),
   executed(
     'exec-memory',
