@@ -72,7 +72,7 @@ export async function attack({ lab, kit, only, lanes = 2 }: AttackOptions, repor
     async () => {
       try {
         for (const one of inside) told(await play(one, report, () => playInside(one, kit, machine, vm, clean.disk)))
-        await vm.powerOff(RUN_MS)
+        await vm.powerOff(lab.bootMs)
         await keepLog(lab, 'clean', vm)
         settle()
       } catch (error) {
