@@ -9,7 +9,7 @@ import { generateKeys, loadOwner } from './keys.ts'
 import { showKeys } from './show.ts'
 import { KEY_ROLES } from './signer.ts'
 
-const { directory, signers } = await testKeys()
+const { directory } = await testKeys()
 const PLAN = { commonName: 'Test', now: EPOCH, years: 10 }
 
 function folder(t: TestContext): string {
