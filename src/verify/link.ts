@@ -55,11 +55,13 @@ export async function checkLink<T>(
   const ok = problems.length === 0
   links.push({
     ...{ stage, name, ok, evidence: evidence.join(', ') },
-    ...(ok ? {} : { problem: listed(problems) }),
-    ...(hints.size > 0 ? { hint: [...hints].slice(0, MAX_LISTED).join('; ') } : {}),
+    ...(ok ? {} : { problem: listed(problems), hint: [...(hints.size > 0 ? hints : [ANEW])].slice(0, MAX_LISTED).join('; ') }),
   })
   return found
 }
+
+/** For what no honest build or copy leaves behind. */
+const ANEW = 'take a fresh copy of the image, or build it again'
 
 /** A hostile image may have any number of faults of one kind; people read the first of them. */
 const MAX_LISTED = 32
@@ -71,7 +73,7 @@ const listed = (problems: readonly string[]): string =>
 
 /** Notes a link that cannot be judged because of another one. What was not checked does not hold. */
 export function leaveUnchecked(links: Link[], stage: Stage, name: string, why: string): void {
-  links.push({ stage, name, ok: false, evidence: '', problem: `not checked: ${why}` })
+  links.push({ stage, name, ok: false, evidence: '', problem: `not checked: ${why}`, hint: 'mend that first' })
 }
 
 /** In the order of the boot; within a stage as they were found. */
