@@ -27,6 +27,8 @@ const SIGNS: Record<string, string> = {
     '[   36.150216] device-mapper: verity: 253:4: metadata block 1 is corrupted\n[   38.966954] device-mapper: verity: 253:4: reached maximum errors\n',
   'usr-signature':
     '[   31.626477] device-mapper: table: 254:0: verity: Root hash verification failed (-EINVAL)\n[FAILED] Failed to start systemd-veritysetup@usr.service\n',
+  'tpm-swapped':
+    '[  260.009743] systemd-cryptsetup[271]: Failed to unseal secret using TPM2: State not recoverable\n[FAILED] Failed to start systemd-cryptsetup…vice - Cryptography Setup for root.\n',
 }
 
 test('the sign of a refusal is the text that machines print, and no other case of the boot mistakes it', () => {

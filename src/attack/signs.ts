@@ -10,8 +10,9 @@ export const SIGNS = {
   signature: /device-mapper: .*verity: Root hash verification failed/,
   /** An audit record of a denial that holds; one that is only noted says enforcing=0. */
   denied: /type=1420 .*enforcing=1 .*DENY/,
+  /** Of systemd-cryptsetup, whose only key for the root is the TPM's. */
   locked:
-    /TPM2? policy does not match|TPM2? operation (?:failed|did not)|[Ff]ailed to unseal|Couldn't unseal|does not match (?:TPM|PCR)|tpm:parameter|TPM_RC_\w+|[Nn]o TPM2? .*found matching|TPM2 object .*not/,
+    /Failed to unseal secret using TPM2|TPM2 operation failed|TPM2? key integrity check failed|policy digest does not match|No TPM2 metadata matching/,
 } as const
 
 const BY: Record<keyof typeof SIGNS, Refuser> = {

@@ -4,7 +4,8 @@ import { extendedDb, forgedCredential, signedBy, withOtherInitrd, withPoliciesOf
 import { SIGNS } from '../signs.ts'
 import { OWNER } from './firmware.ts'
 
-const ASKED = /enter (?:passphrase|recovery key)|Please enter|Failed to start \S*systemd-cryptsetup|Dependency failed for/i
+/** Nothing else unlocks it. systemd shortens the name of what failed. */
+const ASKED = /Failed to start systemd-crypt[^\n]*\broot\b|enter (?:passphrase|recovery key)|Cannot boot:/i
 
 const root = ({ tpmRoot }: MachineFacts) => (tpmRoot ? undefined : 'nothing is sealed: the root is not encrypted to the TPM')
 const sealed = {
