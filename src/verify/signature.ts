@@ -83,7 +83,8 @@ function judgeSigner(
   const carried = certificateOf(signed, signer)
   const byKernel =
     anchor.verity.find(names) ?? (carried && leadsTo(carried, anchor.verity, signed.certificates) ? carried : undefined)
-  const byUserspace = byKernel ? undefined : userspaceCertificates(initrds).find(names)
+  // Whoever says whom to trust is not answered with whom the image itself lets in.
+  const byUserspace = byKernel || anchor.from === 'given' ? undefined : userspaceCertificates(initrds).find(names)
   const certificate = byKernel ?? byUserspace
   if (!certificate) {
     wrong('its signer is no trusted verity certificate', anchor.from === 'image' ? 'enrol the certificate in db' : SIGN)
