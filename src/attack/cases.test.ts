@@ -41,3 +41,22 @@ test('the sign of a refusal is the text that machines print, and no other case o
       if (caseOf(other).by !== caseOf(name).by) assert.doesNotMatch(otherText, attack.refused, `${name} in ${other}`)
   }
 })
+
+const LAID_BESIDE: Record<string, string> = {
+  'addon-unsigned':
+    "../src/boot/stub.c:597@load_addons: Failed to read 'unsigned.addon.efi' from '\\loader\\addons\\unsigned.addon.efi', ignoring: Access denied",
+  'addon-stranger':
+    "../src/boot/stub.c:597@load_addons: Failed to read 'stranger.addon.efi' from '\\EFI\\Linux\\a.efi.extra.d\\stranger.addon.efi', ignoring: Access denied",
+  credential:
+    "[   46.846003] systemd-debug-generator[147]: Failed to read credential 'systemd.extra-unit.bisque-attack.service', ignoring: Operation not supported",
+  sysext: '[  123.241530] (sd-merge)[223]: /.extra/sysext/attack.sysext.raw: Image does not match image policy.',
+}
+
+test('what is laid beside signed files is refused with the text that machines print', () => {
+  for (const [name, text] of Object.entries(LAID_BESIDE)) {
+    const { attack } = caseOf(name)
+    assert.ok(attack.kind === 'beside')
+    assert.match(text, attack.refused, name)
+    assert.doesNotMatch(text, attack.worked, name)
+  }
+})

@@ -66,7 +66,7 @@ export const ESP_CASES: readonly Case[] = [
         [ENTRY]: Buffer.from(`title Attack\nversion 99\nlinux /${subject.uki}\noptions attack.entry=1 init=/bin/sh\n`),
       }),
       look: `${inCmdline('attack.entry=1')}
-echo "booted: $(tail -c +5 /sys/firmware/efi/efivars/LoaderEntrySelected-* | tr -d '\\000')"`,
+echo "booted: $(cat /sys/firmware/efi/efivars/LoaderEntrySelected-* | tr -cd '[:print:]')"`,
       refused: /booted: attack\.conf/,
       worked: /^WORKED$/m,
     },
@@ -84,7 +84,8 @@ echo "booted: $(tail -c +5 /sys/firmware/efi/efivars/LoaderEntrySelected-* | tr 
       }),
       look: `systemctl cat bisque-attack.service >/dev/null 2>&1 && echo WORKED || echo 'there is no such unit'
 systemd-creds --name=${UNIT} decrypt /run/credentials/@encrypted/${UNIT} - 2>&1`,
-      refused: /there is no such unit[\s\S]*(?:not (?:permitted|allowed)|refus|denied|null key|Failed to decrypt)/i,
+      refused:
+        /Failed to read credential '[^']*bisque-attack\.service'|there is no such unit[\s\S]*(?:not (?:permitted|allowed)|refus|denied|null key|Failed to decrypt)/i,
       worked: /^WORKED$/m,
     },
   },
@@ -93,17 +94,16 @@ systemd-creds --name=${UNIT} decrypt /run/credentials/@encrypted/${UNIT} - 2>&1`
     group: 'esp',
     does: 'a system extension that nobody signed',
     by: 'systemd',
-    sign: 'its file is not in /usr, and systemd-sysext says that the image policy does not allow it',
+    sign: 'systemd-sysext says that the image policy does not allow it',
     attack: {
       kind: 'beside',
       files: async (_, { subject }) => {
         const extension = await forgedExtension()
         return { [`${subject.uki}.extra.d/attack.sysext.raw`]: extension, 'loader/extensions/attack.sysext.raw': extension }
       },
-      look: `[ -e /usr/bin/bisque-attack ] && echo WORKED || echo 'no file of it is in /usr'
-journalctl -b --no-pager -o cat _COMM=systemd-sysext | grep -i attack | tail -n 2
-ls /run/systemd/.extra /.extra 2>/dev/null`,
-      refused: /no file of it is in \/usr/,
+      look: `if [ -e /usr/bin/bisque-attack ]; then echo WORKED; exit; fi
+journalctl -b --no-pager -o cat | grep -m 1 'attack\\.sysext\\.raw' || echo 'INAPPLICABLE: nothing in this image takes extensions from the ESP'`,
+      refused: /attack\.sysext\.raw: .*(?:image policy|signature|[Rr]equired key|not permitted)/,
       worked: /^WORKED$/m,
     },
   },
