@@ -2,6 +2,7 @@
 import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { decodeVariables, encodeVariables } from '../formats/ovmf-vars.ts'
 import { copyImage, type EditedImage, openImage } from '../image/edit.ts'
 import { enrolledVariables } from '../vm/firmware.ts'
 import { FIRMWARE_VARIABLES } from '../vm/qemu.ts'
@@ -74,7 +75,8 @@ export async function power(lab: Lab, remains: Remains, change: MachineChange & 
   if (keys || !secureBoot) await rm(join(remains.state, 'variables.fd'), { force: true })
   const template = await readFile(join(lab.toolsTree, FIRMWARE_VARIABLES))
   // The time of enrolment is compared with later updates only: any before now will do.
-  const enrolled = setup || !secureBoot ? {} : { variables: enrolledVariables(template, keys ?? lab.subject.enrols, ENROLLED) }
+  const on = enrolledVariables(template, keys ?? lab.subject.enrols, ENROLLED)
+  const enrolled = setup ? {} : { variables: secureBoot ? on : switchedOff(template, on) }
   return startVm({
     image: remains.disk,
     writable: true,
@@ -87,6 +89,13 @@ export async function power(lab: Lab, remains: Remains, change: MachineChange & 
     ...(lab.signal ? { signal: lab.signal } : {}),
   })
 }
+
+/** What the firmware's own menu does: the keys stay, and nothing is asked for a signature. Without keys they would be enrolled again. */
+const switchedOff = (template: Uint8Array, flash: Uint8Array): Uint8Array =>
+  encodeVariables(
+    template,
+    decodeVariables(flash).map((one) => (one.name === 'SecureBootEnable' ? { ...one, data: Uint8Array.of(0) } : one)),
+  )
 
 const ENROLLED = new Date(Date.UTC(2026, 0, 1))
 
