@@ -117,7 +117,7 @@ export async function makeDisk(input: OutputInput, env: Env): Promise<MadeDisk> 
     {
       ...{ image, signing, system, loader, osRelease, own, rootHash, epoch, initrds },
       kernels: input.system.boot,
-      words: [...(settings.hermeticUsr ? hermeticWords(settings, system) : []), ...ipeWords(settings)],
+      words: [...(settings.hermeticUsr ? hermeticWords(settings, definitions, system) : []), ...ipeWords(settings)],
       partitions: layout(filled).partitions.map(({ typeName, guid }) => ({ type: typeName, uuid: guid })),
     },
     report,
@@ -191,7 +191,10 @@ const hermetic = (settings: Settings, epoch: number) => ({
 })
 
 /** The initrd is told where it finds the signature. /usr is all there is on the disk: unless told otherwise, the rest lives in memory. */
-const hermeticWords = (settings: Settings, system: Tree): string[] => [usrSignatureWord(system), ...rootWords(settings)]
+const hermeticWords = (settings: Settings, definitions: readonly Definition[], system: Tree): string[] => [
+  ...(definitions.some(({ verity }) => verity === 'signature') ? [usrSignatureWord(system)] : []),
+  ...rootWords(settings),
+]
 
 function rootWords({ kernelCommandLine, root }: Settings): readonly string[] {
   if (kernelCommandLine.some((word) => word.startsWith('root='))) return []

@@ -42,6 +42,7 @@ const UNIT = `[Unit]
 Description=Root Hash Signature of /usr
 DefaultDependencies=no
 ConditionKernelCommandLine=usrhash
+ConditionKernelCommandLine=systemd.verity_usr_options
 Wants=systemd-udevd.service systemd-udev-trigger.service
 After=systemd-udevd.service systemd-udev-trigger.service
 Before=systemd-veritysetup@usr.service shutdown.target

@@ -2,8 +2,8 @@ import { defineRecipe } from 'bisque'
 import minimal from '../../examples/minimal/recipe.ts'
 
 // examples/minimal with guards taken away, for `verify` and `attack` to find: no IPE policy, a root hash that nobody signed
-// (repart/ has no place for a signature, and the initrd does not look for one), an image policy that takes anything, a root
-// in memory, where programs run. The lock is that of examples/minimal.
+// (repart/ has no place for a signature), an image policy that takes anything, a root in memory, where programs run.
+// The lock is that of examples/minimal.
 export default defineRecipe({
   ...minimal,
   imageId: 'Weakened',
@@ -12,8 +12,5 @@ export default defineRecipe({
   verity: 'hash',
   root: 'memory',
   repartDirectories: ['repart'],
-  kernelCommandLine: [
-    ...['console=ttyS0', 'loglevel=4', 'systemd.image_policy=*'],
-    'rd.systemd.mask=bisque-usr-signature.service',
-  ],
+  kernelCommandLine: ['console=ttyS0', 'loglevel=4', 'systemd.image_policy=*'],
 })
