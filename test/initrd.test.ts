@@ -13,6 +13,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { cpioSize } from '../src/formats/cpio.ts'
 import { baked, bakedManifest, notBaked } from './baked.ts'
 import { type Judge, oracle } from './oracle.ts'
 
@@ -62,12 +63,15 @@ async function unpack(judge: Judge): Promise<{ compressed: number; plain: number
     at = end
     while (at < initrd.length && initrd[at] === 0) at++
   }
-  if (at < initrd.length) {
+  while (at < initrd.length) {
     assert.equal(initrd.toString('latin1', at, at + 6), '070701')
     assert.equal(at % 4, 0, 'an uncompressed archive begins on four bytes')
-    writeFileSync(join(judge.dir, 'plain.cpio'), initrd.subarray(at))
+    const end = at + cpioSize(initrd.subarray(at))
+    writeFileSync(join(judge.dir, 'plain.cpio'), initrd.subarray(at, end))
     await extract('plain.cpio')
     count.plain++
+    at = end
+    while (at < initrd.length && initrd[at] === 0) at++
   }
   return count
 }
@@ -75,11 +79,12 @@ async function unpack(judge: Judge): Promise<{ compressed: number; plain: number
 judged('cpio', 'the initrd is a row of whole archives that hold what PID 1 needs', async (_t, judge) => {
   const { compressed, plain } = await unpack(judge)
   assert.ok(compressed > 0)
-  assert.ok(plain <= 1)
+  assert.ok(plain > 0)
   const root = join(judge.dir, 'root')
   const inRoot = (path: string) => join(root, path)
   const program = (path: string) => (lstatSync(inRoot(path)).mode & 0o111) === 0o111
-  assert.equal(readlinkSync(inRoot('init')), '/usr/lib/systemd/systemd')
+  assert.ok(program('init'))
+  assert.match(readFileSync(inRoot('init'), 'utf8'), /^exec \/usr\/lib\/systemd\/systemd/m)
   for (const path of ['systemd', 'systemd-veritysetup', 'system-generators/systemd-veritysetup-generator'])
     assert.ok(program(`usr/lib/systemd/${path}`), path)
   assert.equal(readlinkSync(inRoot('etc/initrd-release')), '/etc/os-release')
