@@ -56,14 +56,14 @@ export async function attack({ lab, kit, only, lanes = 2 }: AttackOptions, repor
   const cleanMs = Math.round(performance.now() - begun)
   const machine = await factsOf(vm)
 
-  const todo = cases.filter((one) => {
+  const applicable = cases.filter((one) => {
     const verdict = beforehand(one, kit, machine)
     if (verdict) told(verdict)
     return !verdict
   })
-  const inside = todo.filter(({ attack: { kind } }) => kind === 'running' || kind === 'live')
-  const beside = todo.filter(({ attack: { kind } }) => kind === 'beside')
-  const boots = todo.filter(({ attack: { kind } }) => kind === 'boot')
+  const inside = applicable.filter(({ attack: { kind } }) => kind === 'running' || kind === 'live')
+  const beside = applicable.filter(({ attack: { kind } }) => kind === 'beside')
+  const boots = applicable.filter(({ attack: { kind } }) => kind === 'boot')
   const isSettled = ({ attack }: Case) => attack.kind === 'boot' && attack.from === 'settled'
 
   const { promise: settled, resolve: settle, reject: unsettle } = Promise.withResolvers<void>()

@@ -14,9 +14,10 @@ interface Opening {
 
 const isNo = (value: string): boolean => /^(?:0|n|no|f|false|off)$/i.test(value)
 const always = () => true
+const isLax = (options: string): boolean => options.split(',').includes('ignore-corruption')
 
 // biome-ignore format: table
-const OPENINGS: readonly Opening[] = [
+export const OPENINGS: readonly Opening[] = [
   { key: 'init',                           when: (v) => !/^(?:\/usr)?(?:\/lib\/systemd\/systemd|\/s?bin\/init)$/.test(v), why: 'starts another first program' },
   { key: 'rdinit',                         when: (v) => v !== '/init',   why: 'starts another first program in the initrd' },
   { key: 'systemd.allow_userspace_verity', when: isYes,                  why: 'takes root hashes that the kernel did not see signed' },
@@ -25,7 +26,7 @@ const OPENINGS: readonly Opening[] = [
   { key: 'systemd.verity_usr_options',     when: isLax,                  why: 'goes on with blocks that do not match' },
   { key: 'systemd.verity_root_options',    when: isLax,                  why: 'goes on with blocks that do not match' },
   { key: 'module.sig_enforce',             when: isNo,                   why: 'loads modules that nobody signed' },
-  { key: 'efi',                            when: (v) => /disable_early_pci_dma|nosoftreserve|runtime/.test(v) ? false : v === 'noruntime', why: 'hides Secure Boot from the kernel' },
+  { key: 'efi',                            when: (v) => v.split(',').includes('noruntime'), why: 'hides the keys in firmware from the kernel' },
   { key: 'noefi',                          when: always,                 why: 'hides Secure Boot from the kernel' },
   { key: 'security',                       when: always,                 why: 'starts that one security module in place of the others' },
   { key: 'apparmor',                       when: isNo,                   why: 'starts no AppArmor' },
@@ -46,9 +47,8 @@ const OPENINGS: readonly Opening[] = [
   { key: 'systemd.break',                  when: always,                 why: 'gives a shell' },
   { key: 'systemd.unit',                   when: (v) => /^(?:rescue|emergency)\./.test(v), why: 'starts into a rescue shell', inDefault: true },
   { key: 'rescue',                         when: always,                 why: 'starts into a rescue shell', inDefault: true },
-  { key: 'emergency',                      when: always,                 why: 'starts into a rescue shell', inDefault: true },
+  { key: 'emergency',                      when: (v) => v === '',               why: 'starts into a rescue shell', inDefault: true },
   { key: 'single',                         when: always,                 why: 'starts into a rescue shell', inDefault: true },
-  { key: 'rd.emergency',                   when: always,                 why: 'gives a shell in the initrd', inDefault: true },
   { key: 'initrd',                         when: always,                 why: 'loads an initrd from the ESP, which nobody signs' },
   { key: 'dm_mod.create',                  when: always,                 why: 'maps devices before anything is checked' },
   { key: 'initcall_blacklist',             when: always,                 why: 'leaves out parts of the kernel' },
@@ -69,13 +69,6 @@ const ENVIRONMENT = /^(?:LD_(?:PRELOAD|LIBRARY_PATH|AUDIT)|SYSTEMD_(?:UNIT|GENER
 /** Credentials that are units, mounts, files or keys. */
 const CREDENTIAL =
   /^(?:systemd\.(?:extra-unit|unit-dropin)\.|(?:fstab|tmpfiles|sysusers|sysctl)\.extra:|udev\.|ssh\.(?:authorized|ephemeral)|network\.)/
-
-function isLax(value: string): boolean {
-  return (
-    value.split(',').some((option) => /^(?:ignore-corruption|ignore-zero-blocks)$/.test(option)) &&
-    value.includes('ignore-corruption')
-  )
-}
 
 export function checkCommandLines({ profiles }: SystemFacts, { evidence, wrong }: Finding): void {
   for (const { name, commandLine, isDefault } of profiles) {

@@ -9,7 +9,7 @@ import { parentOf } from '../../tree/tree.ts'
 import { checkLink, type Finding, type Link } from '../link.ts'
 import { checkAccounts } from './accounts.ts'
 import { checkBounding } from './capabilities.ts'
-import { checkCommandLines } from './command-line.ts'
+import { checkCommandLines, OPENINGS } from './command-line.ts'
 import type { SystemFacts } from './facts.ts'
 import { configFiles, type FileEntry, type Files, filesOf, resolved } from './files.ts'
 import { checkImagePolicies } from './image-policy.ts'
@@ -274,25 +274,36 @@ test('checkLogins() finds shells that ask for nothing', async () => {
   await holds(checkLogins, facts({}, { cmdline: 'systemd.debug_shell=no' }))
 })
 
+/** A word for every row of the table. */
+const OPEN = `init=/bin/sh rdinit=/x systemd.allow_userspace_verity=1 systemd.verity=no dm_verity.require_signatures=0
+systemd.verity_usr_options=x,ignore-corruption systemd.verity_root_options=ignore-corruption module.sig_enforce=0 efi=nosoftreserve,noruntime
+noefi security=yama apparmor=0 selinux=0 enforcing=0 mitigations=off iomem=relaxed rd.break rd.shell systemd.run=/x
+systemd.run_success_action=exit systemd.wants=debug-shell.service systemd.mask=bisque-ipe.service systemd.setenv=LD_PRELOAD=/x
+systemd.set_credential=fstab.extra:x systemd.set_credential_binary=sysctl.extra:eA== systemd.crash_shell systemd.break=pre-basic
+systemd.unit=rescue.target rescue emergency single initrd=/x dm_mod.create=x initcall_blacklist=x efivar_ssdt=x
+kgdboc=ttyS0 kgdbwait ima_appraise=off iommu=off intel_iommu=off amd_iommu=off sysctl.kernel.modprobe=/x
+sysctl.kernel.core_pattern=|/x systemd.unit=debug.target`
+
 test('checkCommandLines() finds words that open what is closed', async () => {
   await holds(
     checkCommandLines,
     facts({}, { cmdline: 'usrhash=00 root=tmpfs init=/usr/lib/systemd/systemd console=ttyS0 mitigations=auto' }),
   )
-  for (const word of [
-    'init=/bin/sh',
-    'systemd.verity=no',
-    'rd.break',
-    'module.sig_enforce=0',
-    'mitigations=off',
-    'systemd.allow_userspace_verity=1',
-    'systemd.verity_usr_options=ignore-corruption',
-  ])
-    await finds(
-      checkCommandLines,
-      facts({}, { cmdline: `quiet ${word}` }),
-      new RegExp(`^a\\.efi: ${word.replaceAll('.', '\\.')} `),
-    )
+  const words = OPEN.split(/\s+/)
+  for (const word of words) {
+    const key = new RegExp(`^a\\.efi: ${word.replace(/=.*/s, '').replaceAll('.', '\\.')}\\b`)
+    await finds(checkCommandLines, facts({}, { cmdline: `quiet ${word}` }), key)
+  }
+  const tried = new Set(words.map((word) => word.replace(/=.*/s, '')))
+  assert.deepEqual(
+    OPENINGS.map(({ key }) => key).filter((key) => !tried.has(key)),
+    [],
+    'words nobody tried',
+  )
+  await holds(
+    checkCommandLines,
+    facts({}, { cmdline: 'efi=nosoftreserve systemd.verity_usr_options=ignore-corruptions rd.emergency=reboot' }),
+  )
   await finds(checkCommandLines, facts({}, { cmdline: 'quiet "init=/bin/a b"' }), /starts another first program/)
 })
 
