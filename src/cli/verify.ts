@@ -102,7 +102,8 @@ function beginningOf(path: string): Buffer {
       closeSync(fd)
     }
   } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-    throw new Fault(missing ? 'missing' : 'host', `Cannot verify ${shownPath(path)}: ${(cause as Error).message}`, { cause })
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new Fault('missing', `Cannot verify ${shownPath(path)}: it does not exist`, { hint: 'bisque build', cause })
+    throw new Fault('host', `Cannot verify ${shownPath(path)}: ${(cause as Error).message}`, { cause })
   }
 }

@@ -117,7 +117,8 @@ function hostFault<T>(path: string, body: () => T): T {
   try {
     return body()
   } catch (cause) {
-    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
-    throw new Fault(missing ? 'missing' : 'host', `Cannot verify ${path}: ${(cause as Error).message}`, { cause })
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new Fault('missing', `Cannot verify ${path}: it does not exist`, { hint: 'bisque build', cause })
+    throw new Fault('host', `Cannot verify ${path}: ${(cause as Error).message}`, { cause })
   }
 }
