@@ -31,11 +31,12 @@ export interface Remains {
 }
 
 /**
- * Kernel and services speak on the console, so that what refuses is heard even where nobody can log in. A slow host is no
- * refusal: what waits for a device waits for long. Every machine has these words, or what is sealed to them would not open.
+ * Kernel and services speak on the console, so that what refuses is heard even where nobody can log in: audit records, too, of
+ * which the kernel prints ten in five seconds unless told otherwise. A slow host is no refusal: what waits for a device waits
+ * for long. Every machine has these words, or what is sealed to them would not open.
  */
 const SPEAK = [
-  'console=ttyS0 loglevel=6 systemd.firstboot=no systemd.journald.forward_to_console=1 systemd.journald.max_level_console=notice',
+  'console=ttyS0 loglevel=6 sysctl.kernel.printk_ratelimit=0 systemd.firstboot=no systemd.journald.forward_to_console=1 systemd.journald.max_level_console=notice',
   'systemd.default_device_timeout_sec=900 systemd.default_timeout_start_sec=900',
 ].join(' ')
 
@@ -118,6 +119,8 @@ export interface Watch {
 const LOOK_MS = 250
 /** What was refused does not go on: within this time a machine would show that it does. */
 const SETTLE_MS = 8000
+/** A machine that cannot go on has said why by then, or will not. */
+const SILENT_MS = 30_000
 
 /** Watches the console until the machine was refused and cannot go on, or came up, or the time is over. */
 export async function watch(lab: Lab, vm: Vm, { refused, ended, mayComeUp }: Watch): Promise<Watched> {
@@ -132,16 +135,19 @@ export async function watch(lab: Lab, vm: Vm, { refused, ended, mayComeUp }: Wat
     },
   )
   let refusedAt: number | undefined
+  let endedAt: number | undefined
   for (;;) {
     lab.signal?.throwIfAborted()
     const { text } = vm.console
     const [sign, end] = [lineWith(text, refused), ended && lineWith(text, ended)]
     if (sign !== undefined) refusedAt ??= Date.now()
+    if (end !== undefined) endedAt ??= Date.now()
     const settled = refusedAt !== undefined && Date.now() - refusedAt > SETTLE_MS
+    const silent = endedAt !== undefined && Date.now() - endedAt > SILENT_MS
     const found = { ...(sign === undefined ? {} : { refused: sign }), ...(end === undefined ? {} : { ended: end }), up }
     if (sign !== undefined && (ended ? end !== undefined : settled)) return found
     if (sign !== undefined && mayComeUp) return found
-    if (up || over) return found
+    if (up || over || silent) return found
     await sleep(LOOK_MS)
   }
 }

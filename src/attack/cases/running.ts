@@ -7,9 +7,8 @@ import { SIGNS } from '../signs.ts'
 const TMP = '/run/bisque-attack'
 const MOUNT = `mkdir -p ${TMP}; mountpoint -q ${TMP} || mount -t tmpfs -o mode=755,exec attack ${TMP}; cd ${TMP}`
 
-/** What the kernel's audit noted of IPE while the commands ran. Where no auditd listens, ten records in five seconds are all it prints. */
+/** What the kernel's audit noted of IPE while the commands ran. */
 const audited = (commands: string) => `${MOUNT}
-echo 0 >/proc/sys/kernel/printk_ratelimit
 mark="bisque-attack $$ $(cat /proc/uptime)"; echo "$mark" >/dev/kmsg
 ${commands}
 sleep 0.3; dmesg | grep -F -A 1000 "$mark" | grep -E 'type=1420|Lockdown:|kexec' | head -n 4`
