@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { hash } from 'node:crypto'
 import { LAYOUT, SUPERBLOCK_OFFSET, superblock } from '../src/formats/erofs.ts'
 import { decodeErofs, type Erofs, type ErofsInode } from '../src/formats/erofs-decode.ts'
-import { decodePe, findSection, patchCertificateTable, sectionContent } from '../src/formats/pe.ts'
+import { decodePe, findSection, patchCertificateTable, replaceSection, sectionContent } from '../src/formats/pe.ts'
 import { UKI_FILE_ORDER } from '../src/formats/uki.ts'
 import {
   DIGEST,
@@ -14,6 +14,7 @@ import {
   verityTree,
 } from '../src/formats/verity.ts'
 import type { EditedImage } from '../src/image/edit.ts'
+import { signPe } from '../src/image/efi-program.ts'
 import { makeInitrd } from '../src/image/initrd.ts'
 import { makeUki, type UkiInput } from '../src/image/uki.ts'
 import { signRootHash } from '../src/signing/root-hash.ts'
@@ -65,6 +66,19 @@ export async function ukiWith(
   const input = ukiInput(uki, signers)
   const initrds = overlay ? [...input.initrds, { bytes: await archiveOf(overlay) }] : input.initrds
   return (await makeUki({ ...input, initrds, ...rest })).bytes
+}
+
+/** A UKI made again as with the stub of systemd 262: with a policy for the initrd alone. `.pcrsig` is changed before it is signed. */
+export async function ukiWithReference(uki: Uint8Array, signers: Signers, change: (text: string) => string): Promise<Uint8Array> {
+  const stub = Buffer.from(stubOf(uki))
+  const at = stub.indexOf('systemd-stub 2')
+  assert.ok(at >= 0, 'the stub says its version')
+  stub.write('262', at + 'systemd-stub '.length)
+  const made = await ukiWith(uki, signers, { stub: { bytes: stub }, signers: { pcr: signers.pcr } })
+  const section = findSection(decodePe(made), '.pcrsig')
+  assert.ok(section, 'the UKI has .pcrsig')
+  const text = Buffer.from(sectionContent(made, section)).toString('utf8')
+  return signPe(replaceSection(made, '.pcrsig', Buffer.from(change(text))), signers.db)
 }
 
 function archiveOf(overlay: Overlay): Promise<Uint8Array> {

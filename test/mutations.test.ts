@@ -19,7 +19,7 @@ import { makeEnrolment } from '../src/signing/secure-boot.ts'
 import { checkImage, type Link } from '../src/verify/image.ts'
 import { baked, notBaked, particle } from './baked.ts'
 import { EPOCH, testKeys } from './keys.ts'
-import { changeUsr, type Overlay, type UsrFiles, ukiInput, ukiWith } from './mutate.ts'
+import { changeUsr, type Overlay, type UsrFiles, ukiInput, ukiWith, ukiWithReference } from './mutate.ts'
 import { tinyPe } from './tiny-pe.ts'
 
 const KEYS = 'examples/minimal/keys'
@@ -58,6 +58,15 @@ const withUki =
 const words = (text: string): Edit => withUki((image) => ({ cmdline: `${ukiInput(image.readEsp(UKI), own).cmdline} ${text}` }))
 const replaced = (from: RegExp, to: string): Edit =>
   withUki((image) => ({ cmdline: ukiInput(image.readEsp(UKI), own).cmdline.replace(from, to) }))
+const policies =
+  (change: (text: string) => string): Edit =>
+  async (image) =>
+    image.changeEsp({ [UKI]: await ukiWithReference(image.readEsp(UKI), own, change) })
+/** `.pcrsig` in which the last signature is another one's. */
+function damaged(text: string): string {
+  const { sha256 } = JSON.parse(text)
+  return JSON.stringify({ sha256: [...sha256.slice(0, -1), { ...sha256.at(-1), sig: sha256[0].sig }] })
+}
 const initrd = (overlay: Overlay): Edit => withUki(() => ({ overlay }))
 const usr =
   (change: (files: UsrFiles) => void): Edit =>
@@ -112,6 +121,9 @@ const MUTATIONS: readonly Mutation[] = [
   ['an initrd that is none', withUki(() => ({ initrds: [{ bytes: Buffer.from('no archive at all') }] })), { [INITRD]: /./, [IPE]: /not checked/ }],
   // Measured boot
   ['PCR policies of a stranger', withUki(() => ({ signers: { ...own, pcr: stranger.pcr } })), { [POLICIES]: /\.pcrpkey is a key that is not trusted/ }],
+  ['a policy for the initrd alone', policies((text) => text), {}],
+  ['a wrong signature of the policy for the initrd alone', policies(damaged), { [POLICIES]: /^the signature of the policy for sha256 at enter-initrd and "initrd" alone does not verify$/ }],
+  ['a policy for the initrd alone before the others', policies((text) => JSON.stringify({ sha256: JSON.parse(text).sha256.toReversed() })), { [POLICIES]: /does not come behind one without a reference/ }],
   ['no PCR policies', withUki(() => ({ signers: { db: own.db } })), { [`UKI ${UKI}`]: /there is no \.pcrsig/ }],
   // Verity
   ['one bit of /usr', flip('usr', 50_000_000), { 'hash tree': /1 of \d+ blocks: 12207/ }],

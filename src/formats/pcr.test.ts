@@ -18,6 +18,7 @@ import {
   pcrOfSections,
   policyDigest,
   publicKeyFingerprint,
+  signedPolicy,
 } from './pcr.ts'
 import { publicKeyOf, sha256Bytes } from './x509.ts'
 
@@ -54,6 +55,13 @@ test('the policy of a PCR value depends on the value and the bank', () => {
     policyDigest('sha384', Buffer.alloc(32)),
   ]
   assert.equal(new Set(digests.map((digest) => digest.toString('hex'))).size, 3)
+})
+
+test('a reference is signed behind the policy as its digest, and an empty one as nothing', () => {
+  const policy = Buffer.alloc(32, 1)
+  assert.deepEqual(signedPolicy({ policy }), policy)
+  assert.deepEqual(signedPolicy({ policy, reference: '' }), policy)
+  assert.deepEqual(signedPolicy({ policy, reference: 'initrd' }), Buffer.concat([policy, sha256Bytes(Buffer.from('initrd'))]))
 })
 
 test('pcrAtPhase() refuses a path that has no words', () => {

@@ -92,9 +92,9 @@ export interface PcrPolicy {
   signature: Uint8Array
 }
 
-/** What a policy's signature is made over: the policy, and the digest of what it is for. */
-export const signedPolicy = ({ policy, reference }: Pick<PcrPolicy, 'policy' | 'reference'>): Buffer =>
-  Buffer.concat([policy, ...(reference === undefined ? [] : [sha256Bytes(Buffer.from(reference))])])
+/** What a policy's signature is made over: the policy, and the digest of what it is for, which an empty reference has none of. */
+export const signedPolicy = ({ policy, reference = '' }: Pick<PcrPolicy, 'policy' | 'reference'>): Buffer =>
+  Buffer.concat([policy, ...(reference === '' ? [] : [sha256Bytes(Buffer.from(reference))])])
 
 /** `.pcrsig`: the signed policies as systemd reads them. Equal policies (phases with equal PCRs) appear once. */
 export function formatPcrSignatures(policies: readonly PcrPolicy[]): string {

@@ -12,6 +12,7 @@ import {
   pcrOfSections,
   policyDigest,
   publicKeyFingerprint,
+  signedPolicy,
 } from '../formats/pcr.ts'
 import { publicKeyOf } from '../formats/x509.ts'
 import type { Anchor } from './facts.ts'
@@ -23,9 +24,9 @@ import { sameBytes } from './trust.ts'
 export type PcrTable = Record<string, Record<string, string>>
 
 /**
- * Every profile that has policies has, for each of their banks, one by a trusted key for each phase path, and no others.
- * A profile that nothing is unsealed for has none; whether the default one must is the chain's matter. Gives back what
- * each profile measures.
+ * Every profile that has policies has, for each of their banks, one by a trusted key for each phase path, which is for
+ * anything, and no others but such as are for something alone, in a state that is expected. A profile that nothing is
+ * unsealed for has none; whether the default one must is the chain's matter. Gives back what each profile measures.
  */
 export function checkPolicies(profiles: readonly Held[][], anchor: Anchor, finding: Finding): PcrTable[] {
   const hashed = new Map<Held, MeasuredSection>()
@@ -89,7 +90,10 @@ function expectedPolicies(bank: PcrBank, sections: readonly MeasuredSection[]): 
   })
 }
 
-/** The key of `.pcrpkey` has a policy for every state; of others, which a rotation brings, every policy is for such a state. */
+/**
+ * The key of `.pcrpkey` has a policy for every state, for anything; every policy of a trusted key, those of a rotation's
+ * other one and those that are for something alone among them, is for such a state, and its signature verifies.
+ */
 function comparePolicies(
   policies: readonly PcrPolicy[],
   expected: readonly ExpectedPolicy[],
@@ -98,34 +102,56 @@ function comparePolicies(
   { evidence, wrong }: Finding,
 ): void {
   const fingerprint = publicKeyFingerprint(own)
-  const others = new Map(trusted.map((key) => [publicKeyFingerprint(key), key]))
-  const same = (a: PcrPolicy, b: ExpectedPolicy) => a.bank === b.bank && sameBytes(a.policy, b.policy)
-  for (const one of expected) {
-    const found = policies.filter((policy) => same(policy, one) && policy.keyFingerprint === fingerprint).slice(0, MAX_TRIED)
-    if (found.length === 0) wrong(`no policy of ${fingerprint.slice(0, 12)} for ${one.bank} at ${one.path}`, REBUILD)
-    else if (!found.some(({ policy, signature }) => verify('sha256', policy, own, signature)))
-      wrong(`the signature of the policy for ${one.bank} at ${one.path} does not verify`, REBUILD)
-  }
-  const stray = policies.filter(
-    (policy) => !expected.some((one) => same(policy, one)) || (given && !others.has(policy.keyFingerprint)),
-  )
+  const keys = new Map(trusted.map((key) => [publicKeyFingerprint(key), key]))
+  const stateOf = ({ bank, policy }: PcrPolicy) => expected.find((one) => one.bank === bank && sameBytes(one.policy, policy))
+  const judged = policies.flatMap((policy): JudgedPolicy[] => {
+    const [state, key] = [stateOf(policy), keys.get(policy.keyFingerprint)]
+    return state && key ? [{ ...policy, state, key }] : []
+  })
+  const unreferenced = judged.filter(({ reference }) => reference === undefined)
+  for (const one of expected)
+    if (!unreferenced.some(({ state, keyFingerprint }) => state === one && keyFingerprint === fingerprint))
+      wrong(`no policy of ${fingerprint.slice(0, 12)} for ${one.bank} at ${one.path}`, REBUILD)
+  if (judged.length > MAX_JUDGED) wrong(`${judged.length} policies are more than the ${MAX_JUDGED} that are checked`, REBUILD)
+  for (const one of judged.slice(0, MAX_JUDGED))
+    if (!verify('sha256', signedPolicy(one), one.key, one.signature))
+      wrong(`the signature of the policy${shownKey(one, fingerprint)} for ${shownState(one)} does not verify`, REBUILD)
+  judgeOrder(judged, fingerprint, wrong)
+  const stray = policies.filter((policy) => !stateOf(policy) || (given && !keys.has(policy.keyFingerprint)))
   if (stray.length > 0) wrong(`${stray.length} policies are for another key or another state of PCR 11`, REBUILD)
-  for (const { keyFingerprint, policy, signature } of policies
-    .filter((one) => others.has(one.keyFingerprint))
-    .slice(0, MAX_OTHERS)) {
-    const key = others.get(keyFingerprint)
-    if (key && key !== own && !stray.some((one) => one.policy === policy) && !verify('sha256', policy, key, signature))
-      wrong(`the signature of a policy of ${keyFingerprint.slice(0, 12)} does not verify`, REBUILD)
-  }
-  const unknown = new Set(
-    policies.map((policy) => policy.keyFingerprint).filter((one) => one !== fingerprint && !others.has(one)),
-  )
+  const references = new Set(judged.flatMap(({ reference }) => (reference === undefined ? [] : [shownReference(reference)])))
+  if (references.size > 0) evidence(`policies also for ${[...references].slice(0, 4).join(', ')} alone`)
+  const unknown = new Set(policies.map(({ keyFingerprint }) => keyFingerprint).filter((one) => !keys.has(one)))
   if (unknown.size > 0 && !given) evidence(`note: policies also of ${[...unknown].map((one) => one.slice(0, 12)).join(', ')}`)
 }
 
-/** Of signatures of the same state: checking one of a key made for it takes time. */
-const MAX_TRIED = 4
-const MAX_OTHERS = 64
+interface JudgedPolicy extends PcrPolicy {
+  state: ExpectedPolicy
+  key: KeyObject
+}
+
+/** Before version 262 systemd knows no references, and takes the first policy that fits. */
+function judgeOrder(judged: readonly JudgedPolicy[], own: string, wrong: Finding['wrong']): void {
+  const before = new Set<string>()
+  for (const one of judged) {
+    const what = `${one.bank} ${one.keyFingerprint} ${one.state.path}`
+    if (one.reference === undefined) before.add(what)
+    else if (!before.has(what))
+      wrong(
+        `the policy${shownKey(one, own)} for ${shownState(one)} does not come behind one without a reference: systemd before 262 takes the first`,
+        REBUILD,
+      )
+  }
+}
+
+const shownKey = ({ keyFingerprint }: PcrPolicy, own: string): string =>
+  keyFingerprint === own ? '' : ` of ${keyFingerprint.slice(0, 12)}`
+const shownState = ({ state, reference }: JudgedPolicy): string =>
+  `${state.bank} at ${state.path}${reference === undefined ? '' : ` and ${shownReference(reference)} alone`}`
+const shownReference = (reference: string): string => JSON.stringify(reference.slice(0, 40))
+
+/** Checking a signature of a key made for it takes time. An honest UKI has a few dozen. */
+const MAX_JUDGED = 256
 
 const REBUILD = 'sign the policies after all sections are in place: bisque build does'
 
