@@ -9,11 +9,12 @@ import { Fault } from '../base/fault.ts'
 import { formatLock } from '../packages/lock.ts'
 import type { ImageRecipe, Recipe } from '../recipe/recipe.ts'
 import { type AskedKey, keyOf, nextRound, type OfflineSigners, offlineSigners, SignaturesMissing } from '../signing/offline.ts'
-import { loadRequests, readSignatures, type Signatures, writeRequests } from '../signing/offline-folder.ts'
+import { loadRequests, readSignatures, type Signatures, type SigningRound, writeRequests } from '../signing/offline-folder.ts'
 import {
   describe,
+  type ImageInputs,
+  isForImage,
   keyName,
-  type SigningInputs,
   type SigningRequest,
   type SigningRequests,
   signatureName,
@@ -29,16 +30,6 @@ export interface SignOptions extends Omit<BuildOptions, 'relock'> {
   folder: string
   /** What hints say: command lines for this recipe. */
   commands: { prepareElsewhere: string; build: string }
-}
-
-/** Signatures that are wanted before the image can be made, or before more can be asked for. */
-export interface SigningRound {
-  folder: string
-  round: number
-  /** All of this round. */
-  requests: SigningRequest[]
-  /** Those of them that have no right signature yet. */
-  open: SigningRequest[]
 }
 
 /**
@@ -72,9 +63,9 @@ export async function attachSignatures(recipe: Recipe, options: SignOptions, env
 
 interface SigningRun {
   begun: Begun
-  inputs: SigningInputs
+  inputs: ImageInputs
   /** What the folder asks for already. */
-  known: SigningRequests | undefined
+  known: SigningRequests<ImageInputs> | undefined
   offline: OfflineSigners
   /** What the signers answer with. */
   signatures: Map<AskedKey, Uint8Array>
@@ -82,6 +73,10 @@ interface SigningRun {
 
 async function beginSigning(recipe: Recipe, options: SignOptions, env: Env): Promise<SigningRun> {
   const known = await loadRequests(options.folder)
+  if (known !== undefined && !isForImage(known))
+    throw new Fault('usage', `Cannot use the requests in ${options.folder}: they are for updates of firmware variables`, {
+      hint: options.commands.prepareElsewhere,
+    })
   const signatures = new Map<AskedKey, Uint8Array>()
   const offline = offlineSigners(signatures)
   const begun = await beginBuild(recipe, { ...options, relock: false }, env, offline)
@@ -92,7 +87,7 @@ async function beginSigning(recipe: Recipe, options: SignOptions, env: Env): Pro
   return { begun, inputs, known, offline, signatures }
 }
 
-function inputsOf({ recipe, lock, signing, epoch }: Begun): SigningInputs {
+function inputsOf({ recipe, lock, signing, epoch }: Begun): ImageInputs {
   const certificates = KEY_ROLES.map((role) => signersInForce(signing.signers[role]).map((one) => sha256(one.certificate)))
   return {
     bisque: version,
@@ -105,7 +100,7 @@ function inputsOf({ recipe, lock, signing, epoch }: Begun): SigningInputs {
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
 
-const INPUT_NAMES: Readonly<Record<keyof SigningInputs, string>> = {
+const INPUT_NAMES: Readonly<Record<keyof ImageInputs, string>> = {
   bisque: 'the version of Bisque',
   recipe: 'the recipe',
   lock: 'its lock',
@@ -113,9 +108,9 @@ const INPUT_NAMES: Readonly<Record<keyof SigningInputs, string>> = {
   epoch: "the image's time",
 }
 
-function refuseOtherInputs(before: SigningInputs, now: SigningInputs, { folder, commands }: SignOptions): void {
+function refuseOtherInputs(before: ImageInputs, now: ImageInputs, { folder, commands }: SignOptions): void {
   const short = (value: string | number) => (String(value).length === 64 ? `${String(value).slice(0, 12)}…` : `${value}`)
-  const changed = (Object.keys(INPUT_NAMES) as (keyof SigningInputs)[])
+  const changed = (Object.keys(INPUT_NAMES) as (keyof ImageInputs)[])
     .filter((name) => before[name] !== now[name])
     .map((name) => `  ${INPUT_NAMES[name]}: was ${short(before[name])}, is ${short(now[name])}`)
   if (changed.length === 0) return

@@ -9,6 +9,8 @@ import { tinyPe } from '../../test/tiny-pe.ts'
 import { Fault } from '../base/fault.ts'
 import { keysGenerate, keysLines, keysRevoke, keysRotate, keysShow, revokeLines, rotateLines } from './keys.ts'
 
+const AGAIN = { command: 'the same again', color: false }
+
 test('keys generate and keys show give the same result, four lines a key', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'bisque-keys-'))
   t.after(() => rmSync(folder, { recursive: true }))
@@ -33,7 +35,7 @@ test('keys rotate, show, revoke and --finish say what was done and what is next'
   const keys = join(folder, 'keys')
   await keysGenerate({ keys, commonName: 'Acme', years: 2, now: EPOCH })
   const plan = { keys, roles: [], finish: false, years: 2, microsoft: [] }
-  const opened = rotateLines(await keysRotate({ ...plan, now: EPOCH }))
+  const opened = rotateLines(await keysRotate({ ...plan, now: EPOCH }), AGAIN)
   assert.equal(opened[0], 'Opened: images are signed with the old keys and the new (db, verity)')
   assert.match(opened[2]!, /run .*keys\/updates\/take on every machine, and build and release$/)
   assert.match(keysLines(await keysShow({ keys, now: EPOCH })).join('\n'), /\nA rotation is open: .*\ndb {6}signs what/s)
@@ -41,8 +43,8 @@ test('keys rotate, show, revoke and --finish say what was done and what is next'
   writeFileSync(join(folder, 'old.efi'), tinyPe())
   const revoked = await keysRevoke({ keys, files: [join(folder, 'old.efi'), join(folder, 'old.efi')], now: EPOCH })
   assert.equal(revoked.revoked.length, 1)
-  assert.match(revokeLines(revoked)[0]!, /^Revoked old\.efi, Authenticode [0-9a-f]{64}$/)
-  assert.deepEqual(revokeLines(await keysRevoke({ keys, files: [join(folder, 'old.efi')], now: EPOCH })), [
+  assert.match(revokeLines(revoked, AGAIN)[0]!, /^Revoked old\.efi, Authenticode [0-9a-f]{64}$/)
+  assert.deepEqual(revokeLines(await keysRevoke({ keys, files: [join(folder, 'old.efi')], now: EPOCH }), AGAIN), [
     'All of it is revoked already',
   ])
   writeFileSync(join(folder, 'note'), 'no image')
@@ -57,7 +59,7 @@ test('keys rotate, show, revoke and --finish say what was done and what is next'
 
   await assert.rejects(keysRotate({ ...plan, roles: ['db'], finish: true, now: EPOCH }), /--finish takes no ROLE and no --from/)
   await assert.rejects(keysRotate({ ...plan, microsoft: ['kek'], now: EPOCH }), /machines keep what they have until --finish/)
-  const finished = rotateLines(await keysRotate({ ...plan, finish: true, now: EPOCH + 86_400 }))
+  const finished = rotateLines(await keysRotate({ ...plan, finish: true, now: EPOCH + 86_400 }), AGAIN)
   assert.match(finished.at(-1)!, /only if no image of before need ever start again: .*take dbx$/)
   const shown = keysLines(await keysShow({ keys, now: EPOCH })).join('\n')
   assert.match(shown, /\nPrevious keys, in .*keys\/previous\/1-2026-11-23\n/)

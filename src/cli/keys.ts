@@ -1,14 +1,20 @@
 /** `bisque keys generate|show|rotate|revoke`: makes the keys of an image, says what is in a folder of them, and changes them. */
+
 import { join } from 'node:path'
+import { dayOf } from '../base/day.ts'
 import { Fault } from '../base/fault.ts'
 import { generateKeys, type KeyPlan } from '../signing/keys.ts'
 import type { MicrosoftChoice } from '../signing/microsoft.ts'
+import type { SigningRound } from '../signing/offline-folder.ts'
+import type { Access, WrittenUpdates } from '../signing/offline-updates.ts'
 import type { Revocation } from '../signing/revocations.ts'
-import { type Access, finishRotation, openRotation, ROTATED_BY_DEFAULT, type Rotated, revoke } from '../signing/rotate.ts'
+import { revoke } from '../signing/revoke.ts'
+import { finishRotation, openRotation, ROTATED_BY_DEFAULT, type Rotated } from '../signing/rotate.ts'
 import { type KeyFolder, type KeyInfo, showKeys } from '../signing/show.ts'
 import type { KeyRole } from '../signing/signer.ts'
 import { TAKE_SCRIPT, UPDATES_FOLDER } from '../signing/updates.ts'
 import { revocationsOf } from './revoked.ts'
+import { roundLines } from './round.ts'
 
 export interface KeysGenerateOptions extends KeyPlan {
   /** Folder of the keys. */
@@ -68,13 +74,12 @@ export async function keysRotate({
   const rotated = finish
     ? await finishRotation(directory, { ...options, microsoft })
     : await openRotation(directory, { ...options, roles: roles.length > 0 ? roles : ROTATED_BY_DEFAULT })
-  return { directory, finished: finish, microsoft, ...rotated }
+  return { directory, finished: finish && !rotated.wanted, microsoft, ...rotated }
 }
 
-export interface RevokeResult {
+export interface RevokeResult extends WrittenUpdates {
   directory: string
   revoked: Revocation[]
-  updates: string[]
 }
 
 export async function keysRevoke({
@@ -83,12 +88,12 @@ export async function keysRevoke({
   now,
   ...access
 }: Access & { keys: string; files: readonly string[]; now: number }): Promise<RevokeResult> {
-  const { fresh, updates } = await revoke(directory, await revocationsOf(files, now), { now, ...access })
-  return { directory, revoked: fresh, updates }
+  const { fresh, ...written } = await revoke(directory, await revocationsOf(files, now), { now, ...access })
+  return { directory, revoked: fresh, ...written }
 }
 
 /** What a folder holds, for people: one key after another, with what identifies the certificate below it. */
-export function keysLines({ directory, keys, rotation, previous, revoked }: KeysResult): string[] {
+export function keysLines({ directory, keys, rotation, wanted, previous, revoked }: KeysResult): string[] {
   return [
     `Keys in ${directory}`,
     ...keys.flatMap(keyLines),
@@ -101,6 +106,9 @@ export function keysLines({ directory, keys, rotation, previous, revoked }: Keys
           ...rotation.keys.flatMap(keyLines),
         ]
       : []),
+    ...(wanted
+      ? ['', `Signatures are wanted for ${wanted.updates}, in ${wanted.folder}: sign them, and run again what asked for them`]
+      : []),
     ...previous.flatMap(({ folder, keys }) => ['', `Previous keys, in ${folder}`, ...keys.flatMap(keyLines)]),
     ...(revoked > 0 ? ['', `Revoked: ${revoked} ${revoked === 1 ? 'program or certificate' : 'programs and certificates'}`] : []),
   ]
@@ -112,7 +120,7 @@ const INDENT = ' '.repeat(ROLE_WIDTH + 2)
 function keyLines(key: KeyInfo): string[] {
   return [
     `${key.role.padEnd(ROLE_WIDTH)}  ${key.purpose}`,
-    `${INDENT}${key.subject}, ${day(key.notBefore)} to ${day(key.notAfter)}: ${leftOf(key)}`,
+    `${INDENT}${key.subject}, ${dayOf(key.notBefore)} to ${dayOf(key.notAfter)}: ${leftOf(key)}`,
     `${INDENT}${WHERE[key.backend]}`,
     `${INDENT}SHA-256 ${key.fingerprint}`,
   ]
@@ -130,8 +138,18 @@ function leftOf({ state, daysLeft }: KeyInfo): string {
   return `${daysLeft} days left${state === 'ends soon' ? ', ROTATE SOON' : ''}`
 }
 
+/** How to go on where signatures are wanted: the same command as it would be typed again, and whether to colour. */
+export interface Again {
+  command: string
+  color: boolean
+}
+
 /** What was done, and what is to be done next. */
-export function rotateLines({ directory, roles, finished, microsoft, updates }: RotateResult): string[] {
+export function rotateLines(result: RotateResult, again: Again, isFinish = result.finished): string[] {
+  const { directory, roles, finished, microsoft, updates, wanted } = result
+  const opened = `Opened: images are signed with the old keys and the new (${roles.join(', ')})`
+  if (wanted && isFinish) return wantedLines('The rotation stays open until its last updates are signed', wanted, again)
+  if (wanted) return [opened, ...wantedLines('There are updates for machines to be signed', wanted, again)]
   const take = join(directory, UPDATES_FOLDER, TAKE_SCRIPT)
   const files = updates.length > 0 ? [`Updates for machines that run: ${updates.join(', ')}`] : []
   const pcr = roles.includes('pcr')
@@ -148,7 +166,7 @@ export function rotateLines({ directory, roles, finished, microsoft, updates }: 
         : []),
     ]
   return [
-    `Opened: images are signed with the old keys and the new (${roles.join(', ')})`,
+    opened,
     ...files,
     ...(updates.length > 0 ? [`Next: run ${take} on every machine, and build and release`] : ['Next: build and release']),
     ...(pcr ? [`On every machine that runs that release, before the end: ${take} seal`] : []),
@@ -156,8 +174,9 @@ export function rotateLines({ directory, roles, finished, microsoft, updates }: 
   ]
 }
 
-export function revokeLines({ directory, revoked, updates }: RevokeResult): string[] {
+export function revokeLines({ directory, revoked, updates, wanted }: RevokeResult, again: Again): string[] {
   if (revoked.length === 0) return ['All of it is revoked already']
+  if (wanted) return wantedLines('Nothing is revoked until the update for machines is signed', wanted, again)
   return [
     ...revoked.map((one) => `Revoked ${one.name}${'program' in one ? `, Authenticode ${one.program}` : ''}`),
     ...updates.map((folder) => `Update for machines that run: ${folder}`),
@@ -165,4 +184,8 @@ export function revokeLines({ directory, revoked, updates }: RevokeResult): stri
   ]
 }
 
-const day = (seconds: number) => new Date(seconds * 1000).toISOString().slice(0, 10)
+const wantedLines = (what: string, wanted: SigningRound, { command, color }: Again): string[] => [
+  `${what}, by keys that are not here`,
+  '',
+  ...roundLines(wanted, command, color),
+]

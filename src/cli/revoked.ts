@@ -1,6 +1,8 @@
 /** What `keys revoke` is given, told apart by its content: EFI programs, disk images for their UKIs, certificates. */
+
 import { open, readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
+import { dayOf } from '../base/day.ts'
 import { Fault } from '../base/fault.ts'
 import { authenticodeDigest } from '../formats/authenticode.ts'
 import { designatorOf } from '../formats/dps.ts'
@@ -17,7 +19,7 @@ const MAX_CERTIFICATE_BYTES = 1 << 20
 
 /** Revocations as of `now`, in seconds since 1970. */
 export async function revocationsOf(files: readonly string[], now: number): Promise<Revocation[]> {
-  const on = new Date(now * 1000).toISOString().slice(0, 10)
+  const on = dayOf(now)
   return (await Promise.all(files.map((file) => revocationsIn(file, on)))).flat()
 }
 

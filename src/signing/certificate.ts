@@ -1,6 +1,8 @@
 /** Certificates of signers: read from PEM files or DER, and judged by what their key is to sign. */
+
 import type { X509Certificate } from 'node:crypto'
 import { open, readFile } from 'node:fs/promises'
+import { dayOf } from '../base/day.ts'
 import { Fault } from '../base/fault.ts'
 import { keyUsageOf, OID, publicKeyOf, readCertificate } from '../formats/x509.ts'
 import type { KeyRole } from './signer.ts'
@@ -33,7 +35,7 @@ export function certificateProblems(certificate: Uint8Array, roles: readonly Key
   const read = readCertificate(certificate)
   const problems: string[] = []
   const expires = read.validToDate.getTime() / 1000
-  if (expires < epoch) problems.push(`certificate expired ${day(expires)}, image time is ${day(epoch)}`)
+  if (expires < epoch) problems.push(`certificate expired ${dayOf(expires)}, image time is ${dayOf(epoch)}`)
   const key = publicKeyOf(certificate)
   const bits = key.asymmetricKeyDetails?.modulusLength ?? 0
   if (key.asymmetricKeyType !== 'rsa' || bits < MIN_RSA_BITS) problems.push(wrongKey(key.asymmetricKeyType, bits))
@@ -85,5 +87,3 @@ export async function readSmall(path: string, { secret, kind }: { secret: boolea
     throw new Fault('host', `Cannot read ${kind} ${path}: ${(cause as Error).message}`, { cause })
   }
 }
-
-const day = (seconds: number) => new Date(seconds * 1000).toISOString().slice(0, 10)

@@ -3,6 +3,7 @@
  * Bisque refuses to sign with what has expired, and says so early enough for a rotation, whose window takes as long as the
  * slowest machine.
  */
+import { dayOf } from '../base/day.ts'
 import { readCertificate } from '../formats/x509.ts'
 
 /** Time enough for a release, and for the machines to take it. */
@@ -35,7 +36,7 @@ export function expiryWarnings(
     .filter(({ state }) => state !== 'valid')
     .sort((a, b) => a.notAfter - b.notAfter)
     .map(({ name, notAfter, daysLeft, state }) => {
-      const day = new Date(notAfter * 1000).toISOString().slice(0, 10)
+      const day = dayOf(notAfter)
       return state === 'expired' ? `${name}: expired ${day}` : `${name}: expires ${day}, in ${daysLeft} days`
     })
 }

@@ -28,6 +28,16 @@ import {
 } from './offline-requests.ts'
 import { readmeOf, SIGN_SCRIPT } from './offline-script.ts'
 
+/** Signatures that are wanted before what they are for can be made, or before more can be asked for. */
+export interface SigningRound {
+  folder: string
+  round: number
+  /** All of this round. */
+  requests: SigningRequest[]
+  /** Those of them that have no right signature yet. */
+  open: SigningRequest[]
+}
+
 /** Far above the requests of any image. */
 const MAX_JSON_BYTES = 16 << 20
 

@@ -4,8 +4,8 @@ import { Fault } from '../base/fault.ts'
 import { type Asked, keyOf } from './offline.ts'
 import { KEY_ROLES, PURPOSES } from './signer.ts'
 
-/** What a digest follows from. Where any of it is another, all requests are void. */
-export interface SigningInputs {
+/** What an image's digests follow from. Where any of it is another, all requests are void. */
+export interface ImageInputs {
   /** Version of Bisque. */
   bisque: string
   /** Digests of the recipe's settings, of its lock, and of all certificates with their owner. */
@@ -16,15 +16,28 @@ export interface SigningInputs {
   epoch: number
 }
 
+/** What the digests of firmware updates follow from, besides certificates. */
+export interface UpdateInputs {
+  /** Folder of updates they are for: `2-open`. */
+  updates: string
+  /** Seconds since 1970: the time in the updates. */
+  epoch: number
+}
+
+export type SigningInputs = ImageInputs | UpdateInputs
+
 export interface SigningRequest extends Asked {
   /** Counted from 1. What a later round asks for covers signatures of earlier ones. */
   round: number
 }
 
-export interface SigningRequests {
-  inputs: SigningInputs
+export interface SigningRequests<Inputs extends SigningInputs = SigningInputs> {
+  inputs: Inputs
   requests: SigningRequest[]
 }
+
+export const isForImage = (all: SigningRequests): all is SigningRequests<ImageInputs> => 'recipe' in all.inputs
+export const isForUpdates = (all: SigningRequests): all is SigningRequests<UpdateInputs> => 'updates' in all.inputs
 
 export const REQUESTS_FILE = 'requests.json'
 const VERSION = 1
@@ -62,7 +75,7 @@ export function formatRequests({ inputs, requests }: SigningRequests): string {
 /** Reads requests back. Names of files follow from the rest, so that nobody else chooses them. */
 export function parseRequests(text: string): SigningRequests {
   const wrong = (why: string): never => {
-    throw new Fault('format', `Cannot read ${REQUESTS_FILE}: ${why}`, { hint: 'bisque sign prepare --to ANOTHER_DIR' })
+    throw new Fault('format', `Cannot read ${REQUESTS_FILE}: ${why}`, { hint: 'Remove its folder, and ask for signatures again' })
   }
   let value: unknown
   try {
@@ -72,9 +85,9 @@ export function parseRequests(text: string): SigningRequests {
   }
   const { requestsVersion, inputs, requests } = isObject(value) ? value : wrong('it is not an object')
   if (requestsVersion !== VERSION) wrong(`it has version ${JSON.stringify(requestsVersion)}, expected ${VERSION}`)
-  if (!isInputs(inputs)) return wrong('"inputs" is not what sign prepare writes')
+  if (!isInputs(inputs)) return wrong('"inputs" is not what Bisque writes')
   if (!Array.isArray(requests)) return wrong('"requests" is not a list')
-  const parsed = requests.map((one: unknown, i) => parseRequest(one) ?? wrong(`request ${i + 1} is not what sign prepare writes`))
+  const parsed = requests.map((one: unknown, i) => parseRequest(one) ?? wrong(`request ${i + 1} is not what Bisque writes`))
   if (new Set(parsed.map(keyOf)).size !== parsed.length) wrong('it asks for the same signature twice')
   return { inputs, requests: parsed }
 }
@@ -85,11 +98,12 @@ const isDigest = (value: unknown): value is Sha256 => typeof value === 'string' 
 const isText = (value: unknown): value is string | undefined =>
   value === undefined || (typeof value === 'string' && value.length <= 1000 && !/\p{Cc}/u.test(value))
 
-const isInputs = (value: unknown): value is SigningInputs =>
-  isObject(value) &&
-  typeof value['bisque'] === 'string' &&
-  [value['recipe'], value['lock'], value['certificates']].every(isDigest) &&
-  Number.isSafeInteger(value['epoch'])
+function isInputs(value: unknown): value is SigningInputs {
+  if (!isObject(value) || !Number.isSafeInteger(value['epoch'])) return false
+  const { bisque, recipe, lock, certificates, updates } = value
+  if (updates !== undefined) return recipe === undefined && typeof updates === 'string' && /^\d{1,6}-[a-z]{1,16}$/.test(updates)
+  return typeof bisque === 'string' && [recipe, lock, certificates].every(isDigest)
+}
 
 function parseRequest(value: unknown): SigningRequest | undefined {
   if (!isObject(value)) return undefined

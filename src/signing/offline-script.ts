@@ -87,7 +87,7 @@ ${rows.map((request) => `    ${opensslCommand(request)}`).join('\n')}
 
 ${rows.map((request) => `- \`${digestName(request)}\`\n  ${describe(request)}\n  SHA-256 ${request.digest}`).join('\n')}
 
-Whoever wants to know what is behind a digest before signing it can ask for it again: the same recipe, lock, certificates
-and version of Bisque give the same digests on any machine.
+Whoever wants to know what is behind a digest before signing it can ask for it again: from the same certificates, and for
+images the same recipe and lock, the same version of Bisque makes the same digests on any machine.
 `
 }

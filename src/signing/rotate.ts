@@ -9,31 +9,30 @@
  * Each of the two appears by one rename. Finishing goes through `finishing/`: where it is interrupted, nothing is signed
  * until it is run again, and goes on where it stopped. No private key is ever removed.
  */
+
 import { existsSync } from 'node:fs'
 import { readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { dayOf } from '../base/day.ts'
 import { Fault } from '../base/fault.ts'
 import { certificateLists, type SignatureList } from '../formats/esl.ts'
-import { loadCertificate, readSmall } from './certificate.ts'
+import { loadCertificate } from './certificate.ts'
 import { hostFault, syncFolder, writeFolder, writeOnce } from './folder.ts'
 import { type KeyPlan, loadOwner, ROLE_PURPOSES, writePairs } from './keys.ts'
-import { FINISHING_FOLDER, type LoadOptions, loadSigner, NEXT_FOLDER, requireFolder } from './load.ts'
+import { FINISHING_FOLDER, loadSigner, NEXT_FOLDER, requireFolder } from './load.ts'
 import type { MicrosoftChoice } from './microsoft.ts'
-import { addRevocations, type Revocation, revocationLists, unknownRevocations } from './revocations.ts'
+import { type Access, makeUpdates, pendingFor, type WrittenUpdates } from './offline-updates.ts'
+import { addRevocations, type Revocation, revocationLists } from './revocations.ts'
+import { alreadyOpen, interrupted, type Rotation, rotationIn, writeRotation } from './rotation.ts'
 import { trustLists } from './secure-boot.ts'
 import { KEY_ROLES, type KeyRole } from './signer.ts'
-import { nextNumber, PREVIOUS_FOLDER, type UpdateChange, writeUpdates } from './updates.ts'
-
-const ROTATION_FILE = 'rotation.json'
+import { nextNumber, PREVIOUS_FOLDER, UPDATES_FOLDER, type UpdateChange } from './updates.ts'
 
 /**
  * What is rotated unless roles are named: the keys that sign images. PK and KEK sign a few updates in their life and are
  * best left alone; secrets are sealed to the PCR key, so that each machine must seal them anew before a rotation is finished.
  */
 export const ROTATED_BY_DEFAULT: readonly KeyRole[] = ['db', 'verity']
-
-/** What of the environment signers need. */
-export type Access = Pick<LoadOptions, 'environment'>
 
 export interface RotationPlan extends Omit<KeyPlan, 'commonName'>, Access {
   roles: readonly KeyRole[]
@@ -43,18 +42,7 @@ export interface RotationPlan extends Omit<KeyPlan, 'commonName'>, Access {
   from?: string | undefined
 }
 
-export interface Rotation {
-  /** Of its updates. */
-  number: number
-  roles: KeyRole[]
-  /** Seconds since 1970. */
-  opened: number
-}
-
-export interface Rotated extends Rotation {
-  /** Folders with updates for machines that were written. */
-  updates: string[]
-}
+export type Rotated = Rotation & WrittenUpdates
 
 /** Opens a rotation, or completes the opening of one that was interrupted. */
 export async function openRotation(directory: string, plan: RotationPlan): Promise<Rotated> {
@@ -63,21 +51,22 @@ export async function openRotation(directory: string, plan: RotationPlan): Promi
   const next = join(directory, NEXT_FOLDER)
   if (existsSync(next)) {
     const open = await rotationIn(next)
-    const updates = await writeOpening(directory, open, plan)
-    if (updates.length === 0) throw alreadyOpen(directory, open)
-    return { ...open, updates }
+    const written = await writeOpening(directory, open, plan)
+    if (written.updates.length === 0 && !written.wanted) throw alreadyOpen(directory, open)
+    return { ...open, ...written }
   }
   const roles = KEY_ROLES.filter((role) => plan.roles.includes(role))
   const rotation: Rotation = { number: await nextNumber(directory), roles, opened: plan.now }
+  await pendingFor(directory, openingName(rotation))
   await hostFault(`rotate keys in ${directory}`, () =>
     writeFolder(next, alreadyOpen(directory, rotation), async (fresh) => {
       if (plan.from === undefined) await makePairs(directory, fresh, roles, plan)
       else for (const role of roles) await copyKey(plan.from, fresh, role)
       for (const role of roles) await requireAnother(directory, fresh, role, plan)
-      await writeOnce(join(fresh, ROTATION_FILE), `${JSON.stringify(rotation)}\n`)
+      await writeRotation(fresh, rotation)
     }),
   )
-  return { ...rotation, updates: await writeOpening(directory, rotation, plan) }
+  return { ...rotation, ...(await writeOpening(directory, rotation, plan)) }
 }
 
 export interface FinishPlan extends Access {
@@ -87,13 +76,19 @@ export interface FinishPlan extends Access {
   microsoft: readonly MicrosoftChoice[]
 }
 
-/** Finishes a rotation: from here on images are signed with the new keys alone. Goes on where it was interrupted. */
+/**
+ * Finishes a rotation: from here on images are signed with the new keys alone. Goes on where it was interrupted. Where
+ * signatures are wanted first, the rotation stays open.
+ */
 export async function finishRotation(directory: string, plan: FinishPlan): Promise<Rotated> {
   await requireFolder(directory)
   const [next, finishing] = [join(directory, NEXT_FOLDER), join(directory, FINISHING_FOLDER)]
-  let updates: string[] = []
+  let written: WrittenUpdates = { updates: [] }
   if (existsSync(next)) {
-    updates = await writeFinish(directory, await rotationIn(next), plan)
+    const open = await rotationIn(next)
+    requireOpened(directory, open)
+    written = await writeFinish(directory, open, plan)
+    if (written.wanted) return { ...open, ...written }
     await rename(next, finishing)
     await syncFolder(directory)
   }
@@ -103,85 +98,85 @@ export async function finishRotation(directory: string, plan: FinishPlan): Promi
     })
   const rotation = await rotationIn(finishing)
   await hostFault(`finish the rotation in ${directory}`, () => putInPlace(directory, rotation, dayOf(plan.now)))
-  return { ...rotation, updates }
+  return { ...rotation, ...written }
 }
 
-/** Revokes programs and certificates: remembers them for later images, and writes the update for machines that run. */
-export async function revoke(
-  directory: string,
-  revocations: readonly Revocation[],
-  plan: Access & { now: number },
-): Promise<{ fresh: Revocation[]; updates: string[] }> {
-  await requireFolder(directory)
-  if (existsSync(join(directory, FINISHING_FOLDER))) throw interrupted(directory)
-  const fresh = await unknownRevocations(directory, revocations)
-  if (fresh.length === 0) return { fresh, updates: [] }
-  const lists = revocationLists(await loadOwner(directory), fresh)
-  const signer = await loadSigner(directory, 'kek', { epoch: ANY_TIME, ...accessOf(plan) })
-  const folder = await writeUpdates(directory, `${await nextNumber(directory)}-revoke`, plan.now, [
-    { name: 'dbx', append: true, lists, signer },
-  ])
-  await addRevocations(directory, fresh)
-  return { fresh, updates: folder ? [folder] : [] }
-}
+const openingName = ({ number }: Rotation) => `${number}-open`
 
-/** Updates are signed whether or not certificates have expired: that is when they are needed, and firmware does not look. */
-const ANY_TIME = 0
+/** Whether machines have something to take: secrets that are sealed to the PCR key are sealed anew there. */
+const changesVariables = ({ roles }: Rotation) => roles.some((role) => role !== 'pcr')
 
 /** Makes machines trust the new keys beside the old: all is signed by what they trust now, so the order does not matter. */
-async function writeOpening(directory: string, { number, roles, opened }: Rotation, access: Access): Promise<string[]> {
+async function writeOpening(directory: string, rotation: Rotation, access: Access): Promise<WrittenUpdates> {
+  const { roles, opened } = rotation
   const owner = await loadOwner(directory)
-  const signer = (role: KeyRole) => loadSigner(directory, role, { epoch: ANY_TIME, ...accessOf(access) })
   const coming = async (of: readonly KeyRole[]): Promise<SignatureList[]> =>
     certificateLists(owner, distinct(await Promise.all(of.map((role) => certificateIn(join(directory, NEXT_FOLDER), role)))))
   const inForce = (role: KeyRole) => certificateIn(directory, role)
   const db = roles.filter((role) => role === 'db' || role === 'verity')
-  const changes: UpdateChange[] = []
-  if (db.length > 0)
-    changes.push({ name: 'db', append: true, lists: await coming(db), signer: await signer('kek'), ifHolds: await inForce('db') })
-  if (roles.includes('kek'))
-    changes.push({
-      name: 'KEK',
-      append: true,
-      lists: await coming(['kek']),
-      signer: await signer('pk'),
-      ifHolds: await inForce('kek'),
-    })
-  if (roles.includes('pk'))
-    changes.push({ name: 'PK', lists: await coming(['pk']), signer: await signer('pk'), ifHolds: await inForce('pk') })
-  return written(directory, `${number}-open`, opened, changes)
+  const name = openingName(rotation)
+  return makeUpdates(directory, { ...access, what: name, now: opened }, async ({ load }) => {
+    const signer = (role: KeyRole) => load(directory, role)
+    const changes: UpdateChange[] = []
+    if (db.length > 0)
+      changes.push({
+        name: 'db',
+        append: true,
+        lists: await coming(db),
+        signer: await signer('kek'),
+        ifHolds: await inForce('db'),
+      })
+    if (roles.includes('kek'))
+      changes.push({
+        name: 'KEK',
+        append: true,
+        lists: await coming(['kek']),
+        signer: await signer('pk'),
+        ifHolds: await inForce('kek'),
+      })
+    if (roles.includes('pk'))
+      changes.push({ name: 'PK', lists: await coming(['pk']), signer: await signer('pk'), ifHolds: await inForce('pk') })
+    return [{ name, changes }]
+  })
+}
+
+/** Machines that never came to trust the new keys would start nothing after the end. */
+function requireOpened(directory: string, rotation: Rotation): void {
+  if (!changesVariables(rotation) || existsSync(join(directory, UPDATES_FOLDER, openingName(rotation)))) return
+  throw new Fault('usage', `Cannot finish the rotation in ${directory}: its updates for machines are not there yet`, {
+    hint: `bisque keys rotate --keys ${directory}`,
+  })
 }
 
 /** Takes trust in the old keys back: what machines trusted beside it is replaced, signed by the new keys where there are some. */
-async function writeFinish(directory: string, { number, roles, opened }: Rotation, plan: FinishPlan): Promise<string[]> {
+async function writeFinish(directory: string, { number, roles, opened }: Rotation, plan: FinishPlan): Promise<WrittenUpdates> {
   const { microsoft } = plan
-  const time = Math.max(plan.now, opened + 1)
   const owner = await loadOwner(directory)
-  const folderOf = (role: KeyRole) => (roles.includes(role) ? join(directory, NEXT_FOLDER) : directory)
+  const isNew = (role: KeyRole) => roles.includes(role)
+  const folderOf = (role: KeyRole) => (isNew(role) ? join(directory, NEXT_FOLDER) : directory)
   const holder = async (role: KeyRole) => ({ certificate: await certificateIn(folderOf(role), role) })
-  const signer = (role: KeyRole) => loadSigner(folderOf(role), role, { epoch: ANY_TIME, ...accessOf(plan) })
   const [old] = roles.filter((role) => role === 'db' || role === 'verity')
-  const changes: UpdateChange[] = []
-  if (old !== undefined) {
-    const lists = await trustLists('db', [await holder('db'), await holder('verity')], { owner, microsoft })
-    changes.push({ name: 'db', lists, signer: await signer('kek'), ifHolds: await certificateIn(directory, old) })
-  }
-  if (roles.includes('kek')) {
-    const lists = await trustLists('KEK', [await holder('kek')], { owner, microsoft })
-    changes.push({ name: 'KEK', lists, signer: await signer('pk'), ifHolds: await certificateIn(directory, 'kek') })
-  }
-  const revoked = revocationLists(owner, await outgoing(directory, roles, dayOf(plan.now)))
-  const revoking: UpdateChange[] =
-    revoked.length > 0 ? [{ name: 'dbx', append: true, lists: revoked, signer: await signer('kek') }] : []
-  return [
-    ...(await written(directory, `${number}-finish`, time, changes)),
-    ...(await written(directory, `${number}-revoke`, time, revoking)),
-  ]
-}
-
-const written = async (directory: string, name: string, time: number, changes: readonly UpdateChange[]): Promise<string[]> => {
-  const folder = await writeUpdates(directory, name, time, changes)
-  return folder === undefined ? [] : [folder]
+  const name = `${number}-finish`
+  const now = Math.max(plan.now, opened + 1)
+  return makeUpdates(directory, { ...accessOf(plan), what: name, now }, async ({ time, load }) => {
+    const signer = (role: KeyRole) => load(folderOf(role), role, isNew(role) || undefined)
+    const changes: UpdateChange[] = []
+    if (old !== undefined) {
+      const lists = await trustLists('db', [await holder('db'), await holder('verity')], { owner, microsoft })
+      changes.push({ name: 'db', lists, signer: await signer('kek'), ifHolds: await certificateIn(directory, old) })
+    }
+    if (roles.includes('kek')) {
+      const lists = await trustLists('KEK', [await holder('kek')], { owner, microsoft })
+      changes.push({ name: 'KEK', lists, signer: await signer('pk'), ifHolds: await certificateIn(directory, 'kek') })
+    }
+    const revoked = revocationLists(owner, await outgoing(directory, roles, dayOf(time)))
+    const revoking: UpdateChange[] =
+      revoked.length > 0 ? [{ name: 'dbx', append: true, lists: revoked, signer: await signer('kek') }] : []
+    return [
+      { name, changes },
+      { name: `${number}-revoke`, changes: revoking },
+    ]
+  })
 }
 
 /** The certificates of roles that sign what starts, as revocations: an old image must not be a way back. */
@@ -239,7 +234,7 @@ async function makePairs(directory: string, fresh: string, roles: readonly KeyRo
   const elsewhere = roles.filter((role) => !existsSync(join(directory, `${role}.key`)))
   if (elsewhere.length > 0)
     throw new Fault('usage', `Cannot make new keys for ${elsewhere.join(', ')}: the present ones are not in files`, {
-      hint: `Make keys where you keep them, and name a folder with the new ROLE.crt and ROLE.signer: bisque keys rotate ${roles.join(' ')} --from DIR`,
+      hint: `Make keys where you keep them, and name a folder with the new ROLE.crt, and ROLE.signer unless they sign elsewhere: bisque keys rotate ${roles.join(' ')} --from DIR`,
     })
   for (const role of roles) {
     const commonName = plan.commonName ?? (await commonNameIn(directory, role))
@@ -268,29 +263,6 @@ async function requireAnother(directory: string, fresh: string, role: KeyRole, p
     throw new Fault('usage', `Cannot rotate ${role}: the new certificate is the one in force`)
 }
 
-async function rotationIn(folder: string): Promise<Rotation> {
-  const path = join(folder, ROTATION_FILE)
-  const text = await readSmall(path, { secret: false, kind: 'rotation' })
-  try {
-    const { number, roles, opened } = JSON.parse(text) as Rotation
-    const known = Array.isArray(roles) && roles.every((role) => KEY_ROLES.includes(role))
-    if (known && Number.isSafeInteger(number) && number > 0 && Number.isSafeInteger(opened)) return { number, roles, opened }
-  } catch (cause) {
-    throw new Fault('format', `Cannot read ${path}: ${(cause as Error).message}`, { cause })
-  }
-  throw new Fault('format', `Cannot read ${path}: it is no rotation`)
-}
-
-const alreadyOpen = (directory: string, { roles, opened }: Rotation) =>
-  new Fault('usage', `Cannot rotate keys in ${directory}: a rotation of ${roles.join(', ')} is open since ${dayOf(opened)}`, {
-    hint: `When all machines have taken its updates: bisque keys rotate --finish --keys ${directory}`,
-  })
-
-const interrupted = (directory: string) =>
-  new Fault('usage', `Cannot change keys in ${directory}: the end of a rotation was interrupted`, {
-    hint: `bisque keys rotate --finish --keys ${directory}`,
-  })
-
 const certificateIn = async (directory: string, role: KeyRole): Promise<Uint8Array> =>
   (await loadCertificate(join(directory, `${role}.crt`))).raw
 
@@ -302,5 +274,3 @@ async function isSame(path: string, other: string): Promise<boolean> {
 const accessOf = ({ environment }: Access): Access => (environment ? { environment } : {})
 
 const distinct = (all: readonly Uint8Array[]) => all.filter((one, i) => all.findIndex((x) => Buffer.compare(x, one) === 0) === i)
-
-export const dayOf = (seconds: number) => new Date(seconds * 1000).toISOString().slice(0, 10)

@@ -93,13 +93,15 @@ export interface VariableChange {
   append?: boolean
 }
 
+/** Signs a change of a variable; `about` tells who signs what it is. */
 export async function signVariable(
   { name, time, lists, append = false }: VariableChange,
   signer: Signer,
+  about: string = name,
 ): Promise<EnrolmentVariable> {
   const update = { name, vendor: SECURE_BOOT_VARIABLES[name], time, append, payload: encodeSignatureLists(lists) }
   const prepared = prepareVariableUpdate(update)
-  const signature = await signDigest(signer, prepared.digest, 'EFI variable', name)
+  const signature = await signDigest(signer, prepared.digest, 'EFI variable', about)
   return { lists: update.payload, auth: encodeVariableUpdate(update, prepared, { certificate: signer.certificate, signature }) }
 }
 

@@ -6,6 +6,7 @@ import { loadCertificate, readSmall } from './certificate.ts'
 import { type Expiry, expiryOf } from './expiry.ts'
 import { ROLE_PURPOSES } from './keys.ts'
 import { FINISHING_FOLDER, NEXT_FOLDER, requireFolder } from './load.ts'
+import { pendingUpdates, SIGN_FOLDER } from './offline-updates.ts'
 import { loadRevocations } from './revocations.ts'
 import { KEY_ROLES, type KeyRole } from './signer.ts'
 import { PREVIOUS_FOLDER } from './updates.ts'
@@ -28,6 +29,8 @@ export interface KeyFolder {
   keys: KeyInfo[]
   /** Of a rotation that is open, or whose end was interrupted: the keys that take over. */
   rotation?: { state: 'open' | 'interrupted'; keys: KeyInfo[] }
+  /** Updates of firmware variables that wait for signatures by keys elsewhere, and the folder with what is to be signed. */
+  wanted?: { updates: string; folder: string }
   /** Keys of ended rotations, the latest first, with the folder each set is in. */
   previous: { folder: string; keys: KeyInfo[] }[]
   /** How many images and certificates are revoked. */
@@ -40,6 +43,7 @@ export async function showKeys(directory: string, now: number): Promise<KeyFolde
   const rotating = [NEXT_FOLDER, FINISHING_FOLDER].find((name) => existsSync(join(directory, name)))
   const ended = await readdir(join(directory, PREVIOUS_FOLDER)).catch(() => [])
   const previous = ended.sort().reverse()
+  const pending = await pendingUpdates(directory)
   return {
     keys: await infosIn(directory, KEY_ROLES, now),
     ...(rotating === undefined
@@ -50,6 +54,7 @@ export async function showKeys(directory: string, now: number): Promise<KeyFolde
             keys: await infosIn(join(directory, rotating), rolesIn(join(directory, rotating)), now),
           },
         }),
+    ...(pending ? { wanted: { updates: pending.inputs.updates, folder: join(directory, SIGN_FOLDER) } } : {}),
     previous: await Promise.all(
       previous.map(async (name) => {
         const folder = join(directory, PREVIOUS_FOLDER, name)

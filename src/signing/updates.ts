@@ -8,11 +8,13 @@ import { join } from 'node:path'
 import { Fault } from '../base/fault.ts'
 import {
   APPEND_WRITE,
+  EFI_GUID,
   SECURE_BOOT_VARIABLES,
   type SecureBootVariable,
   type SignatureList,
   VARIABLE_ATTRIBUTES,
 } from '../formats/esl.ts'
+import { readCertificate } from '../formats/x509.ts'
 import { makeFolder } from '../store/store.ts'
 import { replaceFile, writeFolder, writeOnce } from './folder.ts'
 import { signVariable, type VariableChange } from './secure-boot.ts'
@@ -40,27 +42,45 @@ interface Step {
   unlessHolds: string
 }
 
-/** Writes one folder of updates, and gives back its path; undefined where there is nothing to write, or it is there already. */
+/** A signed change, as it lies in a folder of updates. */
+export interface SignedUpdate {
+  step: Step
+  /** A `.auth` file. */
+  auth: Uint8Array
+}
+
+/** Signs changes of variables for one moment, in seconds since 1970. */
+export async function signUpdates(changes: readonly UpdateChange[], time: number): Promise<SignedUpdate[]> {
+  const signed: SignedUpdate[] = []
+  for (const { signer, ...change } of changes) {
+    const { auth } = await signVariable({ ...change, time }, signer, aboutOf(change))
+    signed.push({ step: stepOf({ signer, ...change }), auth })
+  }
+  return signed
+}
+
+/** Writes one folder of updates, and gives back its path; undefined where it is there already. */
 export async function writeUpdates(
   directory: string,
   name: string,
-  time: number,
-  changes: readonly UpdateChange[],
+  signed: readonly SignedUpdate[],
 ): Promise<string | undefined> {
+  const target = join(directory, UPDATES_FOLDER, name)
+  if (existsSync(target)) return undefined
+  const refusal = new Fault('usage', `Cannot write updates: ${target} is there already`)
+  await writeFolder(target, refusal, async (fresh) => {
+    for (const { step, auth } of signed) await writeOnce(join(fresh, `${step.variable}.auth`), auth)
+    const steps = signed.map(({ step }) => step)
+    await writeOnce(join(fresh, STEP_FILE), `${JSON.stringify(steps, null, 2)}\n`)
+  })
+  return target
+}
+
+/** Writes the script that takes all updates there are. */
+export async function writeTakeScript(directory: string): Promise<void> {
   const updates = join(directory, UPDATES_FOLDER)
-  const target = join(updates, name)
-  const isNew = changes.length > 0 && !existsSync(target)
-  if (isNew) {
-    const refusal = new Fault('usage', `Cannot write updates: ${target} is there already`)
-    await writeFolder(target, refusal, async (fresh) => {
-      for (const { signer, ...change } of changes)
-        await writeOnce(join(fresh, `${change.name}.auth`), (await signVariable({ ...change, time }, signer)).auth)
-      await writeOnce(join(fresh, STEP_FILE), `${JSON.stringify(changes.map(stepOf), null, 2)}\n`)
-    })
-  }
   await makeFolder(updates)
   await replaceFile(join(updates, TAKE_SCRIPT), await takeScript(updates), 0o755)
-  return isNew ? target : undefined
 }
 
 /** Folders of updates, oldest first. */
@@ -89,6 +109,16 @@ interface StepName {
 function parseStep(name: string): StepName | undefined {
   const [, number, what] = /^([1-9]\d{0,5})-(open|finish|revoke)$/.exec(name) ?? []
   return number === undefined ? undefined : { number: Number(number), what: what as StepName['what'] }
+}
+
+/** For a person who signs it: `db gets CN=Acme Secure Boot`. */
+function aboutOf({ name, append = false, lists }: Omit<UpdateChange, 'signer'>): string {
+  const certificates = lists.flatMap(({ type, entries }) =>
+    type === EFI_GUID.certX509 ? entries.map(({ data }) => readCertificate(data).subject.replaceAll('\n', ', ')) : [],
+  )
+  const hashes = lists.flatMap(({ type, entries }) => (type === EFI_GUID.certX509 ? [] : entries)).length
+  const all = [...certificates, ...(hashes > 0 ? [hashes === 1 ? 'one program' : `${hashes} programs`] : [])]
+  return `${name} ${append ? 'gets' : 'becomes'} ${all.join(', ')}`.slice(0, 400)
 }
 
 function stepOf({ name, append = false, lists, ifHolds }: UpdateChange): Step {

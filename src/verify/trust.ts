@@ -1,5 +1,7 @@
 /** Whom an image's signatures must be by, what must be signed at all, and the common questions about certificates. */
+
 import { createHash, type KeyObject, type X509Certificate } from 'node:crypto'
+import { dayOf } from '../base/day.ts'
 import { readCertificate } from '../formats/x509.ts'
 import { expiryOf } from '../signing/expiry.ts'
 import type { Finding } from './link.ts'
@@ -89,11 +91,10 @@ export const fingerprintOf = (certificate: Uint8Array): string => createHash('sh
 /** What is wrong with a certificate's time, and a word of those that end soon. */
 export function judgeValidity(certificate: Uint8Array, now: number, { evidence, wrong }: Finding): void {
   const { daysLeft, state, notAfter } = expiryOf(certificate, now)
-  const day = new Date(notAfter * 1000).toISOString().slice(0, 10)
+  const day = dayOf(notAfter)
   const notBefore = readCertificate(certificate).validFromDate.getTime() / 1000
   if (state === 'expired') wrong(`${nameOf(certificate)} expired ${day}`, 'bisque keys rotate')
-  else if (notBefore > now)
-    wrong(`${nameOf(certificate)} is not valid before ${new Date(notBefore * 1000).toISOString().slice(0, 10)}`)
+  else if (notBefore > now) wrong(`${nameOf(certificate)} is not valid before ${dayOf(notBefore)}`)
   else if (state === 'ends soon') evidence(`note: ${nameOf(certificate)} expires ${day}, in ${daysLeft} days`)
 }
 

@@ -4,11 +4,15 @@ import { multiple, withDefault } from '@optique/core/modifiers'
 import { argument, command, constant, option } from '@optique/core/primitives'
 import { choice, integer, string } from '@optique/core/valueparser'
 import { path } from '@optique/run/valueparser'
+import { FAULTS } from '../../base/fault.ts'
+import { shellWords } from '../../base/shell-words.ts'
 import type { MicrosoftChoice } from '../../signing/microsoft.ts'
 import { KEY_ROLES } from '../../signing/signer.ts'
-import type { KeysRotateOptions } from '../keys.ts'
+import type { KeysRotateOptions, RevokeResult, RotateResult } from '../keys.ts'
 import { examples, folder, toggle, valued } from '../options.ts'
-import type { Run } from '../session.ts'
+import { roundResult } from '../round.ts'
+import type { Outcome, Run } from '../session.ts'
+import { program, shownPath } from '../shown.ts'
 
 const MICROSOFT = ['uefi-ca', 'windows', 'kek'] as const satisfies MicrosoftChoice[]
 
@@ -85,7 +89,7 @@ export const parser = command(
       ),
       {
         brief: message`Change keys while machines run on them`,
-        description: message`Make new keys beside the old, and the signed updates that make machines trust both. Until the rotation is finished, images are signed so that machines with either take them. Then --finish puts the new keys in the old ones' place, and writes the updates that take the trust in those back.`,
+        description: message`Make new keys beside the old, and the signed updates that make machines trust both. Where a key that signs them is not here, what it must sign is written to KEYS/sign: sign it, and run the same again. Until the rotation is finished, images are signed so that machines with either take them. Then --finish puts the new keys in the old ones' place, and writes the updates that take the trust in those back.`,
         footer: examples(
           ['bisque keys rotate --keys my-os/keys', 'new keys for db and verity'],
           ['bisque keys rotate kek --keys my-os/keys', 'for KEK'],
@@ -127,19 +131,42 @@ export type KeysOptions =
   | ({ verb: 'keys rotate' } & Omit<KeysRotateOptions, 'now' | 'environment'>)
   | { verb: 'keys revoke'; keys: string; files: readonly string[] }
 
-export const run: Run<KeysOptions> = async (options, { environment }) => {
+export const run: Run<KeysOptions> = async (options, { environment, color }) => {
   const keys = await import('../keys.ts')
   const now = Math.floor(Date.now() / 1000)
   const { verb } = options
   if (verb === 'keys rotate') {
-    const result = await keys.keysRotate({ ...options, now, environment })
-    return { result: { verb, ...result }, text: keys.rotateLines(result).join('\n') }
+    const rotated = await keys.keysRotate({ ...options, now, environment })
+    const again = { command: commandOf(options), color }
+    return outcomeOf(verb, rotated, keys.rotateLines(rotated, again, options.finish))
   }
   if (verb === 'keys revoke') {
-    const result = await keys.keysRevoke({ ...options, now, environment })
-    return { result: { verb, ...result }, text: keys.revokeLines(result).join('\n') }
+    const revoked = await keys.keysRevoke({ ...options, now, environment })
+    return outcomeOf(verb, revoked, keys.revokeLines(revoked, { command: commandOf(options), color }))
   }
   const result =
     verb === 'keys generate' ? await keys.keysGenerate({ ...options, now }) : await keys.keysShow({ ...options, now })
   return { result: { verb, ...result }, text: keys.keysLines(result).join('\n') }
+}
+
+/** Where signatures are wanted first, the command has more to do: it ends as `sign attach` does. */
+function outcomeOf(verb: string, { wanted, ...result }: RotateResult | RevokeResult, lines: readonly string[]): Outcome {
+  return {
+    result: { verb, ...result, ...(wanted ? { wanted: roundResult(wanted) } : {}) },
+    text: lines.join('\n'),
+    ...(wanted ? { exitCode: FAULTS.missing.exit } : {}),
+  }
+}
+
+/** The command line to run again, as it would be typed. What a rotation is opened with it remembers. */
+function commandOf(options: Extract<KeysOptions, { verb: 'keys rotate' | 'keys revoke' }>): string {
+  const folder = options.keys === 'keys' ? [] : ['--keys', shownPath(options.keys)]
+  const words =
+    options.verb === 'keys revoke'
+      ? ['revoke', ...options.files]
+      : [
+          ...['rotate', ...(options.finish ? ['--finish'] : [])],
+          ...options.microsoft.flatMap((which) => ['--microsoft-certificates', which]),
+        ]
+  return shellWords([program(), 'keys', ...words, ...folder])
 }
