@@ -82,6 +82,28 @@ test('verifyVerity() refuses a change in any level of the tree, in its padding, 
   await verifyVerity(data, hash, rootHash)
 })
 
+test('verifyVerity() reads devices that lie in parts, out of order', async (t) => {
+  const { dir, data, hash, rootHash } = await made(t, 600)
+  const path = join(dir, 'disk')
+  const [tree, blocks] = [readFileSync(hash), readFileSync(data)]
+  const cuts = [0, 1000, 1500, 1_300_000, blocks.length]
+  const order = [2, 0, 3, 1]
+  const places = new Map<number, { offset: number; sizeBytes: number }>()
+  let disk = Buffer.concat([Buffer.alloc(777, 1), tree])
+  for (const i of order) {
+    places.set(i, { offset: disk.length, sizeBytes: cuts[i + 1]! - cuts[i]! })
+    disk = Buffer.concat([disk, blocks.subarray(cuts[i], cuts[i + 1])])
+  }
+  writeFileSync(path, disk)
+  const device = { path, extents: [0, 1, 2, 3].map((i) => places.get(i)!) }
+  const hashes = { path, extents: [{ offset: 777, sizeBytes: tree.length }] }
+  await verifyVerity(device, hashes, rootHash)
+  flip(path, places.get(1)!.offset + 7)
+  await assert.rejects(verifyVerity(device, hashes, rootHash), /its blocks do not match their digests \(1 of 600 blocks: 0\)/)
+  const short = { path, extents: device.extents.slice(0, 3) }
+  await assert.rejects(verifyVerity(short, hashes, rootHash), /it has 1300000 bytes, its verity superblock says 2457600/)
+})
+
 test('verifyVerity() refuses another root hash, and one that is no hash', async (t) => {
   const { data, hash, rootHash } = await made(t, 300)
   await assert.rejects(verifyVerity(data, hash, '00'.repeat(32)), /root hash 0000.* does not match/)

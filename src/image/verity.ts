@@ -2,6 +2,7 @@
 import { hash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
+import { type Extent, placesIn } from '../base/extent.ts'
 import { Fault } from '../base/fault.ts'
 import { DIGEST, decodeVerity, encodeVerity, VERITY_BLOCK, verityPartitionUuids, verityTree } from '../formats/verity.ts'
 import { type Moved, moved, taskOf, type Workers, withWorkers } from '../run/workers.ts'
@@ -29,7 +30,7 @@ export async function writeVerity(
   try {
     writeAll(fd, superblock, 0)
     let digests = await withWorkers(threadsFor(dataBytes, options.workers), (workers) =>
-      hashFile(workers, { path: dataPath, offset: 0 }, dataBlocks, salt),
+      hashFile(workers, opened(dataPath), dataBlocks, salt),
     )
     for (const level of levels) {
       const bytes = new Uint8Array(level.blocks * VERITY_BLOCK)
@@ -46,8 +47,8 @@ export async function writeVerity(
   }
 }
 
-/** The bytes of a device: a file, or a part of a disk image. */
-export type Device = string | { path: string; offset: number; sizeBytes: number }
+/** The bytes of a device: a file, or parts of one behind each other: a partition of a disk image, a file in a file system. */
+export type Device = string | { path: string; extents: readonly Extent[] }
 
 /**
  * Checks every block of the data and of the tree against the root hash. A Fault names what is wrong: the first
@@ -60,9 +61,9 @@ export async function verifyVerity(
   options: { workers?: Workers | number | undefined } = {},
 ): Promise<void> {
   verityPartitionUuids(rootHash) // refuses what is no root hash
-  const data = extentOf(dataDevice)
-  const hash = extentOf(hashDevice)
-  const readTree = (offset: number, sizeBytes: number) => readAt(hash.path, hash.offset + offset, sizeBytes)
+  const data = opened(dataDevice)
+  const hash = opened(hashDevice)
+  const readTree = (offset: number, sizeBytes: number) => readPlaces(hash.path, hash.places(offset, sizeBytes), sizeBytes)
   const { salt, dataBlocks, dataBlockBytes = VERITY_BLOCK, hashBlockBytes = VERITY_BLOCK } = decodeVerity(readTree(0, 512))
   const tree = verityTree(dataBlocks, hashBlockBytes)
   if (data.sizeBytes < dataBlocks * dataBlockBytes)
@@ -93,14 +94,23 @@ export async function verifyVerity(
   compare(data.path, digests, expected, 'its blocks do not match their digests')
 }
 
-const extentOf = (device: Device) =>
-  typeof device === 'string' ? { path: device, offset: 0, sizeBytes: sizeOf(device) } : device
+interface Opened {
+  path: string
+  sizeBytes: number
+  places: ReturnType<typeof placesIn>
+}
+
+function opened(device: Device): Opened {
+  if (typeof device === 'string') return opened({ path: device, extents: [{ offset: 0, sizeBytes: sizeOf(device) }] })
+  const { path, extents } = device
+  return { path, sizeBytes: extents.reduce((sum, one) => sum + one.sizeBytes, 0), places: placesIn(extents) }
+}
 
 const RUN_BYTES = 1 << 20
 
 interface Run {
   path: string
-  offset: number
+  places: readonly Extent[]
   sizeBytes: number
   salt: Uint8Array
   blockBytes: number
@@ -109,7 +119,7 @@ interface Run {
 /** Task: digests of the blocks of a part of a file. */
 export function hashRun(run: Run): Moved<Uint8Array> {
   scratch ??= Buffer.allocUnsafeSlow(RUN_BYTES)
-  const digests = hashBlocks(readAt(run.path, run.offset, run.sizeBytes, scratch), run.salt, run.blockBytes)
+  const digests = hashBlocks(readPlaces(run.path, run.places, run.sizeBytes, scratch), run.salt, run.blockBytes)
   return moved(digests, [digests.buffer])
 }
 
@@ -120,10 +130,10 @@ let scratch: Buffer<ArrayBuffer> | undefined
 const threadsFor = (dataBytes: number, workers: Workers | number | undefined): Workers | number | undefined =>
   workers ?? (dataBytes <= 4 * RUN_BYTES ? 1 : undefined)
 
-/** Digests of so many blocks of a file: 32 bytes for each, which are held. */
+/** Digests of so many blocks of a device: 32 bytes for each, which are held. */
 async function hashFile(
   workers: Workers,
-  from: { path: string; offset: number },
+  from: Opened,
   blocks: number,
   salt: Uint8Array,
   blockBytes = VERITY_BLOCK,
@@ -135,8 +145,8 @@ async function hashFile(
     while (next.offset < sizeBytes) {
       const { offset } = next
       next.offset += RUN_BYTES
-      const sizes = { sizeBytes: Math.min(RUN_BYTES, sizeBytes - offset), blockBytes }
-      const run = { path: from.path, offset: from.offset + offset, ...sizes, salt }
+      const length = Math.min(RUN_BYTES, sizeBytes - offset)
+      const run = { path: from.path, places: from.places(offset, length), sizeBytes: length, salt, blockBytes }
       digests.set(await workers.run(taskOf(import.meta.url, hashRun), run), (offset / blockBytes) * DIGEST)
     }
   }
@@ -183,19 +193,33 @@ function open(path: string): number {
   }
 }
 
-function readAt(path: string, offset: number, sizeBytes: number, into = Buffer.allocUnsafeSlow(sizeBytes)): Uint8Array {
+/** So many bytes, which these places of a file hold. */
+function readPlaces(
+  path: string,
+  places: readonly Extent[],
+  sizeBytes: number,
+  into = Buffer.allocUnsafeSlow(sizeBytes),
+): Uint8Array {
   const fd = open(path)
   try {
-    const bytes = into.subarray(0, sizeBytes)
-    for (let at = 0; at < sizeBytes; ) {
-      const got = readSync(fd, bytes, at, sizeBytes - at, offset + at)
-      if (got === 0)
-        throw new Fault('integrity', `Cannot read ${path}: it ends at ${offset + at}, expected ${offset + sizeBytes}`)
-      at += got
+    let at = 0
+    for (const { offset, sizeBytes: length } of places) {
+      readInto(path, fd, into.subarray(at, at + length), offset)
+      at += length
     }
-    return bytes
+    if (at < sizeBytes) throw new Fault('integrity', `Cannot read ${path}: ${at} bytes are there, expected ${sizeBytes}`)
+    return into.subarray(0, sizeBytes)
   } finally {
     closeSync(fd)
+  }
+}
+
+function readInto(path: string, fd: number, bytes: Uint8Array, offset: number): void {
+  for (let at = 0; at < bytes.length; ) {
+    const got = readSync(fd, bytes, at, bytes.length - at, offset + at)
+    if (got === 0)
+      throw new Fault('integrity', `Cannot read ${path}: it ends at ${offset + at}, expected ${offset + bytes.length}`)
+    at += got
   }
 }
 

@@ -133,7 +133,7 @@ async function checkBlocks(
   workers: Workers,
   { evidence }: Finding,
 ): Promise<void> {
-  const device = ({ offset, sizeBytes }: DiskPartition) => ({ path: disk.path, offset, sizeBytes })
+  const device = ({ offset, sizeBytes }: DiskPartition) => ({ path: disk.path, extents: [{ offset, sizeBytes }] })
   await verifyVerity(device(data), device(hash), rootHash, { workers })
   evidence(`${formatSize(data.sizeBytes)} of data and its tree hash to ${rootHash}`)
 }
