@@ -3,7 +3,7 @@ import { formatSize } from '../base/size.ts'
 import { type Disk, type DiskPartition, readWithin } from './disk.ts'
 import type { TreeFacts } from './facts.ts'
 import { checkLink, type Finding, type Link } from './link.ts'
-import { fileSystemOf } from './usr.ts'
+import { fileSystemOf } from './verity.ts'
 
 /** Mounted by themselves, and read by the system before anybody logs in. */
 const STATE = ['root', 'var', 'home', 'srv', 'tmp', 'user-home', 'swap']

@@ -1,5 +1,6 @@
-/** A disk image as a file: its bytes, its partition table, and the partitions the chain of trust needs. */
+/** A disk image as a file, or as a file on one: its bytes, its partition table, and the partitions the chain of trust needs. */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { type Extent, placesIn } from '../base/extent.ts'
 import { Fault } from '../base/fault.ts'
 import { type Architecture, type Designator, designatorOf } from '../formats/dps.ts'
 import type { FatEntry } from '../formats/fat.ts'
@@ -12,7 +13,8 @@ export interface Disk {
   path: string
   sizeBytes: number
   read: ReadAt
-  [Symbol.dispose](): void
+  /** Where bytes of it lie in the file at `path`. */
+  places(offset: number, sizeBytes: number): Extent[]
 }
 
 export interface DiskPartition {
@@ -31,7 +33,7 @@ export interface DiskPartition {
 }
 
 /** Opens an image. A Fault where it is no file that can be read. */
-export function openDisk(path: string): Disk {
+export function openDisk(path: string): Disk & Disposable {
   const fd = hostFault(path, () => openSync(path, 'r'))
   const close = () => closeSync(fd)
   try {
@@ -49,7 +51,7 @@ export function openDisk(path: string): Disk {
       }
       return bytes.subarray(0, at)
     }
-    return { path, sizeBytes: size, read, [Symbol.dispose]: close }
+    return { path, sizeBytes: size, read, places: placesIn([{ offset: 0, sizeBytes: size }]), [Symbol.dispose]: close }
   } catch (error) {
     close()
     throw error
@@ -62,19 +64,24 @@ export const readWithin =
   (at, length) =>
     at < 0 || at >= sizeBytes ? new Uint8Array() : disk.read(offset + at, Math.min(length, sizeBytes - at))
 
+/** A file of the file system in a partition, as a disk of its own that is read where it lies. */
+export function diskOfFile(disk: Disk, { offset: start }: Pick<DiskPartition, 'offset'>, file: FatEntry): Disk {
+  const find = placesIn(file.extents.map(({ offset, sizeBytes }) => ({ offset: start + offset, sizeBytes })))
+  // The last cluster goes on behind the end of the file.
+  const places = (offset: number, sizeBytes: number) => find(offset, Math.min(sizeBytes, file.sizeBytes - offset))
+  const read: ReadAt = (offset, sizeBytes) => {
+    const found = places(offset, sizeBytes)
+    return found.length === 1
+      ? disk.read(found[0]!.offset, found[0]!.sizeBytes)
+      : Buffer.concat(found.map((one) => disk.read(one.offset, one.sizeBytes)))
+  }
+  return { path: disk.path, sizeBytes: file.sizeBytes, read, places }
+}
+
 /** Both copies of the table agree and cover the file, partitions do not overlap, and what they are for is known. */
 export async function checkTable(disk: Disk, chain: Chain | undefined, links: Link[]): Promise<DiskPartition[] | undefined> {
   return checkLink(links, 'firmware', 'partition table', ({ evidence, wrong }) => {
-    const gpt = decodeGpt(disk.read)
-    const { sectorSize } = gpt
-    const covered = gpt.sectors * sectorSize
-    if (covered !== disk.sizeBytes) wrong(`the table is for a disk of ${covered} bytes, the image has ${disk.sizeBytes}`)
-    const partitions = gpt.partitions.map((p, i): DiskPartition => {
-      const offset = p.firstLba * sectorSize
-      const sizeBytes = (p.lastLba - p.firstLba + 1) * sectorSize
-      const { name: label, guid, type, attributes } = p
-      return { number: i + 1, label, guid, type, attributes, ...designatorOf(type), offset, sizeBytes }
-    })
+    const partitions = readTable(disk, wrong)
     for (const needed of chain ? neededPartitions(chain) : [])
       if (!partitions.some(({ designator }) => designator === needed)) wrong(`there is no ${needed} partition`)
     if (partitions.filter(({ designator }) => designator === 'esp').length > 1)
@@ -84,6 +91,20 @@ export async function checkTable(disk: Disk, chain: Chain | undefined, links: Li
     const names = partitions.map(({ designator, type }) => designator ?? `unknown (${type})`).join(' ')
     evidence(`2 equal copies, ${partitions.length} partitions: ${names}`)
     return partitions
+  })
+}
+
+/** The partitions of a table that is right in itself; whether it is for this disk is told. */
+export function readTable(disk: Disk, wrong: (problem: string) => void): DiskPartition[] {
+  const gpt = decodeGpt(disk.read)
+  const { sectorSize } = gpt
+  const covered = gpt.sectors * sectorSize
+  if (covered !== disk.sizeBytes) wrong(`the table is for a disk of ${covered} bytes, the image has ${disk.sizeBytes}`)
+  return gpt.partitions.map((p, i): DiskPartition => {
+    const offset = p.firstLba * sectorSize
+    const sizeBytes = (p.lastLba - p.firstLba + 1) * sectorSize
+    const { name: label, guid, type, attributes } = p
+    return { number: i + 1, label, guid, type, attributes, ...designatorOf(type), offset, sizeBytes }
   })
 }
 

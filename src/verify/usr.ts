@@ -2,15 +2,14 @@
 import { Fault } from '../base/fault.ts'
 import { formatSize } from '../base/size.ts'
 import { decodeErofs } from '../formats/erofs-decode.ts'
-import type { ReadAt } from '../formats/struct.ts'
-import { decodeVerity, VERITY_BLOCK, verityPartitionUuids, verityTree } from '../formats/verity.ts'
-import { verifyVerity } from '../image/verity.ts'
+import { VERITY_BLOCK } from '../formats/verity.ts'
 import type { Workers } from '../run/workers.ts'
 import { type Disk, type DiskPartition, readWithin } from './disk.ts'
 import type { Anchor, ProfileFacts, TreeFacts, UkiFacts } from './facts.ts'
 import { type Files, filesOfErofs } from './holes/files.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
 import { checkRootHashSignature } from './signature.ts'
+import { checkBlocks, checkSuperblock, fileSystemOf, findPair } from './verity.ts'
 
 /** A tree, and the profiles whose command lines pin it. */
 export interface PinnedTree {
@@ -19,13 +18,6 @@ export interface PinnedTree {
   profiles: { uki: UkiFacts; profile: ProfileFacts }[]
 }
 
-interface Pair {
-  data: DiskPartition
-  hash: DiskPartition
-}
-
-/** The digests of all its blocks are held: a 128th of it. */
-const MAX_USR_BYTES = 32 * 2 ** 30
 const MAX_OS_RELEASE_BYTES = 64 << 10
 
 /** Checks the tree of one root hash, which all of `ukis` boot. */
@@ -79,65 +71,6 @@ export async function checkTree(
 /** A place that is kept for a signature to come (`Verity=defer`), or for the next version's. */
 const isEmpty = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
 
-function findPair(
-  partitions: readonly DiskPartition[],
-  verity: 'usr' | 'root',
-  rootHash: string,
-  { evidence, wrong }: Finding,
-): Pair | undefined {
-  const uuids = verityPartitionUuids(rootHash)
-  const find = (designator: string, guid: string, half: string) => {
-    const found = partitions.find((partition) => partition.designator === designator && partition.guid === guid)
-    const there = partitions.filter((partition) => partition.designator === designator).map((partition) => partition.guid)
-    if (!found)
-      wrong(
-        `no ${designator} partition has the UUID ${guid}, the ${half} half of the root hash: there is ${there.join(', ') || 'none'}`,
-      )
-    return found
-  }
-  const data = find(verity, uuids.data, 'first')
-  const hash = find(`${verity}-verity`, uuids.hash, 'second')
-  if (!data || !hash) return undefined
-  if (data.architecture !== hash.architecture)
-    wrong(`${verity} is for ${data.architecture}, ${verity}-verity for ${hash.architecture}`)
-  if (data.sizeBytes > MAX_USR_BYTES)
-    throw new Fault(
-      'format',
-      `partition ${data.number} has ${formatSize(data.sizeBytes)}, at most ${formatSize(MAX_USR_BYTES)} are checked`,
-    )
-  evidence(`partitions ${data.number} and ${hash.number} have the halves of ${rootHash} as UUIDs`)
-  return { data, hash }
-}
-
-/** Gives back how many bytes the tree covers, which are what the kernel shows. */
-function checkSuperblock(disk: Disk, { data, hash }: Pair, { evidence, wrong }: Finding): number {
-  const superblock = decodeVerity(readWithin(disk, hash)(0, VERITY_BLOCK))
-  const { dataBlocks, salt, dataBlockBytes = VERITY_BLOCK, hashBlockBytes = VERITY_BLOCK } = superblock
-  const dataBytes = dataBlocks * dataBlockBytes
-  const treeBytes = verityTree(Math.min(dataBlocks, MAX_USR_BYTES), hashBlockBytes).blocks * hashBlockBytes
-  if (dataBytes > data.sizeBytes)
-    throw new Fault('format', `it covers ${dataBytes} bytes, partition ${data.number} has ${data.sizeBytes}`)
-  if (treeBytes > hash.sizeBytes)
-    throw new Fault('format', `its tree takes ${treeBytes} bytes, partition ${hash.number} has ${hash.sizeBytes}`)
-  if (dataBlocks > MAX_USR_BYTES / VERITY_BLOCK)
-    throw new Fault('format', `it covers ${dataBlocks} blocks, at most ${MAX_USR_BYTES / VERITY_BLOCK} are checked`)
-  if (salt.length < 16) wrong(`its salt has ${salt.length} bytes, expected at least 16`)
-  evidence(`sha256, ${dataBlocks} blocks of ${dataBlockBytes}, salt of ${salt.length} bytes`)
-  return dataBytes
-}
-
-async function checkBlocks(
-  disk: Disk,
-  { data, hash }: Pair,
-  rootHash: string,
-  workers: Workers,
-  { evidence }: Finding,
-): Promise<void> {
-  const device = ({ offset, sizeBytes }: DiskPartition) => ({ path: disk.path, extents: [{ offset, sizeBytes }] })
-  await verifyVerity(device(data), device(hash), rootHash, { workers })
-  evidence(`${formatSize(data.sizeBytes)} of data and its tree hash to ${rootHash}`)
-}
-
 interface Inside {
   fileSystem: string
   files?: Files
@@ -176,20 +109,6 @@ function checkFileSystem(
   evidence(`EROFS of ${formatSize(erofs.sizeBytes)}, ${erofs.inodes.size} paths, ${name || 'no image id'}`)
   return { fileSystem: 'erofs', files }
 }
-
-const MAGICS: readonly [name: string, offset: number, bytes: string][] = [
-  ['erofs', 1024, 'e2e1f5e0'],
-  ['LUKS', 0, '4c554b53babe'],
-  ['squashfs', 0, '68737173'],
-  ['ext4', 1080, '53ef'],
-  ['xfs', 0, '58465342'],
-  ['btrfs', 65600, '5f42485266535f4d'],
-  ['f2fs', 1024, '1020f5f2'],
-]
-
-/** What a partition holds, by its first bytes; undefined where that is none of these. */
-export const fileSystemOf = (read: ReadAt): string | undefined =>
-  MAGICS.find(([, offset, bytes]) => Buffer.from(read(offset, bytes.length / 2)).toString('hex') === bytes)?.[0]
 
 function readOsRelease(files: Files): string {
   const bytes = files.bytes('usr/lib/os-release', MAX_OS_RELEASE_BYTES)
