@@ -152,14 +152,12 @@ export async function watch(lab: Lab, vm: Vm, { refused, ended, mayComeUp }: Wat
   }
 }
 
-/** The whole line that holds the match, without what a terminal would not show. */
+/** The whole line that holds the match, without the frames of a menu that was drawn before it. */
 export function lineWith(text: string, pattern: RegExp): string | undefined {
   const match = new RegExp(pattern.source, pattern.flags.replace(/[gy]/g, '')).exec(text)
   if (!match) return undefined
   const start = text.lastIndexOf('\n', match.index) + 1
   const end = text.indexOf('\n', match.index + match[0].length)
-  return text
-    .slice(Math.max(start, match.index - 200), end < 0 ? undefined : end)
-    .trim()
-    .slice(0, 300)
+  const before = text.slice(Math.max(start, match.index - 200), match.index).replace(/^.*[\u2500-\u257f]{2,}/, '')
+  return `${before}${text.slice(match.index, end < 0 ? undefined : end)}`.trim().slice(0, 300)
 }

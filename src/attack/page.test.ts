@@ -30,3 +30,14 @@ test('attackPage() says so where there is a hole', () => {
   assert.match(page, /<strong>1 was not<\/strong>/)
   assert.match(page, /<header class="bad">/)
 })
+
+test('attackPage() draws a ring for each group, which gapes where something in it was not refused', () => {
+  const firmware = { ...result('loader', 'refused', 'Access Denied'), group: 'firmware' as const, by: 'firmware' as const }
+  const page = attackPage(attacked([firmware, result('one', 'not seen', 'nothing'), result('two', 'outside', 'nobody is asked')]))
+  assert.match(
+    page,
+    /aria-label="What was attacked, in the order of the boot\. Firmware: 1 refused; Running: 1 of 1 not refused"/,
+  )
+  assert.match(page, /<section class="card bad" id="running">/)
+  assert.match(page, /must be refused by IPE<\/p>\s*<p class="problem">nothing<\/p>/)
+})

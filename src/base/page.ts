@@ -134,6 +134,12 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; bo
 thead th { border-top: 0; font-size: .76rem; font-weight: 600; color: var(--soft); }
 tbody th { font-weight: 600; white-space: nowrap; }
 .wide { overflow-x: auto; }
+.head { display: flex; gap: .75rem; align-items: center; justify-content: space-between; }
+.rows { list-style: none; margin: .6rem 0 .4rem; padding: 0; }
+.rows > li { display: flex; gap: .65rem; padding: .55rem 0; border-top: 1px solid var(--line); }
+.rows > li > div { min-width: 0; flex: 1; overflow-wrap: anywhere; }
+.rows .sign { margin-top: .2em; vertical-align: 0; }
+.evidence { color: var(--soft); margin: .1rem 0 0; font-size: .93rem; }
 details > summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 .problem { background: var(--bad-soft); border-radius: 8px; padding: .55rem .8rem; margin: .4rem 0; overflow-wrap: anywhere; }
 .hint { color: var(--soft); font-size: .92rem; }

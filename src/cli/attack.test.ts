@@ -19,10 +19,10 @@ test('tableOf() says who refused what, and shows only where something is wrong w
   assert.equal(
     tableOf(results, { color: false, image: 'a.raw', ms: 61_000 }),
     `What firmware starts
-✓ uki-unsigned  refused by firmware    a UKI without its signature
+✓ uki-unsigned  refused by firmware  a UKI without its signature
 
 The running machine
-✗ exec-tmpfs    NOT REFUSED            a program on a tmpfs
+✗ exec-tmpfs    NOT REFUSED          a program on a tmpfs
                 it worked�[2J
 
 a.raw has 1 hole: refused were 1 of 2 attacks, in 1:01 min`,

@@ -97,15 +97,16 @@ const MARKS: Record<CaseResult['verdict'], { mark: string; code: number; says: s
 /** The matrix, group by group: who refused what; what shows it where something is wrong or missing. */
 export function tableOf(results: readonly CaseResult[], { color, image, ms }: Shown): string {
   const paint = (code: number, text: string) => (color ? `\x1b[${code}m${text}\x1b[0m` : text)
+  const sayWho = ({ verdict, refusedBy }: CaseResult) => (verdict === 'refused' ? `refused by ${refusedBy}` : MARKS[verdict].says)
   const width = Math.max(0, ...results.map(({ name }) => name.length))
+  const whoWidth = Math.max(0, ...results.map((one) => sayWho(one).length))
   const lines: string[] = []
   for (const [group, title] of Object.entries(GROUPS) as [Group, string][]) {
     const own = results.filter((one) => one.group === group)
     if (own.length > 0) lines.push('', paint(1, title))
     for (const one of own) {
-      const { mark, code, says } = MARKS[one.verdict]
-      const who = one.verdict === 'refused' ? `refused by ${one.refusedBy}` : says
-      lines.push(`${paint(code, mark)} ${one.name.padEnd(width)}  ${paint(code, who.padEnd(22))} ${one.does}`)
+      const { mark, code } = MARKS[one.verdict]
+      lines.push(`${paint(code, mark)} ${one.name.padEnd(width)}  ${paint(code, sayWho(one).padEnd(whoWidth))}  ${one.does}`)
       if (one.verdict !== 'refused') lines.push(`  ${' '.repeat(width)}  ${paint(2, clean(one.evidence))}`)
     }
   }

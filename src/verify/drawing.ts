@@ -1,5 +1,6 @@
 /** The drawing of a chain: its stages as rings, and what hangs on what from the keys in firmware to what may run. */
 import { type Html, html, type Mark, sign } from '../base/page.ts'
+import { drawRings, RINGS_STYLE } from '../base/rings.ts'
 import { formatSize } from '../base/size.ts'
 import type { ImageFacts, ProgramFacts, TreeFacts, UkiFacts } from './facts.ts'
 import type { Link, Stage } from './link.ts'
@@ -8,8 +9,6 @@ import { nameOf } from './trust.ts'
 export const brokenOf = (links: readonly Link[]): Link[] => links.filter(({ ok }) => !ok)
 export const fileName = (path: string): string => path.slice(path.lastIndexOf('/') + 1)
 
-const CELL = 98
-const RING = { width: 106, height: 46, top: 14 }
 export const LABELS: Readonly<Record<Stage, string>> = {
   ...{ firmware: 'Firmware', 'boot loader': 'Boot loader', UKI: 'UKI', 'measured boot': 'Measured boot', verity: 'Verity' },
   ...{ policy: 'Policy', kernel: 'Kernel', system: 'System', updates: 'Updates', artifacts: 'Artifacts' },
@@ -20,53 +19,18 @@ export interface StageLinks {
   links: readonly Link[]
 }
 
-/** A chain of rings: the upper halves go over the ring before, the lower ones over the ring behind, so that they interlock. */
-export function drawChain(stages: readonly StageLinks[], index: number): Html {
-  const width = stages.length * CELL + RING.width - CELL + 12
-  const rings = stages.map(({ stage, links }, i) => ({
-    stage,
-    broken: brokenOf(links).length,
-    count: links.length,
-    x: 6 + i * CELL,
-  }))
-  const words = rings
-    .map(({ stage, broken, count }) => `${stage}: ${broken === 0 ? `${count} hold` : `${broken} of ${count} broken`}`)
-    .join('; ')
-  const half = (path: (x: number, gap: boolean) => string, ring: (typeof rings)[number]) => {
-    const d = path(ring.x, ring.broken > 0)
-    return html`<path class="edge" d="${d}"/><path class="ring ${ring.broken > 0 ? 'bad' : 'good'}" d="${d}"/>`
-  }
-  return html`<svg viewBox="0 0 ${width} 108" role="img" aria-label="The chain, in the order of the boot. ${words}" style="min-width:${Math.min(width, 720)}px">
-${rings.map((ring) => half(upper, ring))}${rings.toReversed().map((ring) => half(lower, ring))}
-${rings.map(
-  ({
-    stage,
-    broken,
-    count,
-    x,
-  }) => html`<a href="#i${index}-${idOf(stage)}"><title>${stage}: ${broken === 0 ? `${count} hold` : `${broken} of ${count} do not hold`}</title>
-<text class="count ${broken > 0 ? 'bad' : 'good'}" x="${x + RING.width / 2}" y="${RING.top + RING.height / 2 + 5}">${broken > 0 ? `${broken} of ${count}` : count}</text>
-<text class="label" x="${x + RING.width / 2}" y="${RING.top + RING.height + 28}">${LABELS[stage]}</text></a>`,
-)}</svg>`
-}
-
-const R = RING.height / 2
-const MID = RING.top + R
-
-/** From the left end over the top to the right end; a broken ring gapes. */
-function upper(x: number, gap: boolean): string {
-  const [left, right, top] = [x + 4, x + RING.width - 4, RING.top]
-  const centre = (left + right) / 2
-  const start = `M${left} ${MID}A${R} ${R} 0 0 1 ${left + R} ${top}`
-  return gap
-    ? `${start}H${centre - 15}M${centre + 15} ${top}H${right - R}A${R} ${R} 0 0 1 ${right} ${MID}`
-    : `${start}H${right - R}A${R} ${R} 0 0 1 ${right} ${MID}`
-}
-
-function lower(x: number): string {
-  const [left, right, bottom] = [x + 4, x + RING.width - 4, RING.top + RING.height]
-  return `M${left} ${MID}A${R} ${R} 0 0 0 ${left + R} ${bottom}H${right - R}A${R} ${R} 0 0 0 ${right} ${MID}`
-}
+/** The stages as a chain; each leads to its card. */
+export const drawChain = (stages: readonly StageLinks[], index: number): Html =>
+  drawRings(
+    'The chain, in the order of the boot.',
+    stages.map(({ stage, links }) => ({
+      label: LABELS[stage],
+      href: `#i${index}-${idOf(stage)}`,
+      count: links.length,
+      broken: brokenOf(links).length,
+      words: { whole: 'hold', broken: 'do not hold' },
+    })),
+  )
 
 export const idOf = (stage: Stage): string => stage.replaceAll(' ', '-')
 
@@ -161,15 +125,7 @@ const named = (certificate: Uint8Array): string => {
   }
 }
 
-export const DRAWING_STYLE = `
-figure.chain { margin: 1.25rem 0 1.5rem; }
-.chain svg { display: block; width: 100%; height: auto; }
-.edge { fill: none; stroke: var(--paper); stroke-width: 13; }
-.ring { fill: none; stroke-width: 8; stroke-linecap: round; }
-.ring.good { stroke: var(--good); } .ring.bad { stroke: var(--bad); }
-.chain text { text-anchor: middle; font: 600 13px system-ui, sans-serif; fill: var(--soft); }
-.chain text.count { font-size: 15px; } .chain text.count.good { fill: var(--good); } .chain text.count.bad { fill: var(--bad); }
-.chain a { text-decoration: none; } .chain a:hover .label { fill: var(--ink); }
+export const DRAWING_STYLE = `${RINGS_STYLE}
 .flow { list-style: none; margin: .8rem 0 0; padding: 0; }
 .flow .node { display: flex; gap: .7rem; border: 1px solid var(--line); border-left: 4px solid var(--good); border-radius: 8px; padding: .6rem .9rem; background: var(--paper); }
 .flow .bad .node { border-left-color: var(--bad); } .flow .unsure .node { border-left-color: var(--unsure); }

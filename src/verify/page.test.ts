@@ -109,7 +109,10 @@ test('a page is well-formed, has nothing of others in it, and shows every link',
 test('a page says in words what it says in colour, and that own keys prove little', async () => {
   const page = formatVerifyPage([{ path: 'a.raw', links: links('x'), facts: await factsWith('x') }], { program: 'Bisque' })
   assert.match(page, /1 of 3 links does not hold/)
-  assert.match(page, /aria-label="The chain, in the order of the boot\. firmware: 1 hold; verity: 1 of 1 broken; system: 1 hold"/)
+  assert.match(
+    page,
+    /aria-label="The chain, in the order of the boot\. Firmware: 1 hold; Verity: 1 of 1 do not hold; System: 1 hold"/,
+  )
   assert.match(page, /compare these fingerprints/)
   const elements = elementsOf(page)
   for (const { name, attributes } of elements)

@@ -129,7 +129,7 @@ function stageCard(stage: Stage, links: readonly Link[], index: number, facts: I
 ${evidence !== '' && html`<p class="evidence">${evidence}</p>`}${problem !== undefined && html`<p class="problem">${problem}</p>`}${hint !== undefined && html`<p class="hint">${hint}</p>`}</div></li>`
   })
   return html`<section class="card${broken > 0 && ' bad'}" id="i${index}-${idOf(stage)}"><div class="head"><h2>${LABELS[stage]}</h2>${badge(broken > 0 ? 'bad' : 'good', broken > 0 ? `${broken} broken` : links.length === 1 ? 'holds' : `${links.length} hold`)}</div>
-<p class="soft">${ABOUT[stage]}</p><ul class="links">${rows}</ul>${facts && details(stage, facts)}</section>`
+<p class="soft">${ABOUT[stage]}</p><ul class="rows">${rows}</ul>${facts && details(stage, facts)}</section>`
 }
 
 function details(stage: Stage, facts: ImageFacts): Html | undefined {
@@ -164,11 +164,5 @@ function details(stage: Stage, facts: ImageFacts): Html | undefined {
 
 const STYLE = `
 .image { margin: 2.5rem 0 .25rem; font-size: 1.5rem; }
-.head { display: flex; gap: .75rem; align-items: center; justify-content: space-between; }
-.links { list-style: none; margin: .6rem 0 .4rem; padding: 0; }
-.links > li { display: flex; gap: .65rem; padding: .55rem 0; border-top: 1px solid var(--line); }
-.links > li > div { min-width: 0; flex: 1; overflow-wrap: anywhere; }
-.links .sign { margin-top: .2em; vertical-align: 0; }
-.evidence { color: var(--soft); margin: .1rem 0 0; font-size: .93rem; }
 .print { word-spacing: .1em; }
 `

@@ -82,10 +82,10 @@ echo "booted: $(cat /sys/firmware/efi/efivars/LoaderEntrySelected-* | tr -cd '[:
       files: () => ({
         [`loader/credentials/${UNIT}.cred`]: forgedCredential(UNIT, '[Service]\nType=oneshot\nExecStart=/bin/true\n'),
       }),
-      look: `systemctl cat bisque-attack.service >/dev/null 2>&1 && echo WORKED || echo 'there is no such unit'
-systemd-creds --name=${UNIT} decrypt /run/credentials/@encrypted/${UNIT} - 2>&1`,
+      look: `if systemctl cat bisque-attack.service >/dev/null 2>&1; then echo WORKED; exit; fi
+echo "there is no such unit; $(systemd-creds --name=${UNIT} decrypt /run/credentials/@encrypted/${UNIT} - 2>&1 | tr '\\n' ' ')"`,
       refused:
-        /Failed to read credential '[^']*bisque-attack\.service'|there is no such unit[\s\S]*(?:not (?:permitted|allowed)|refus|denied|null key|Failed to decrypt)/i,
+        /Failed to read credential '[^']*bisque-attack\.service'|there is no such unit; .*(?:not (?:permitted|allowed)|refus|denied|null key|Failed to decrypt)/i,
       worked: /^WORKED$/m,
     },
   },
