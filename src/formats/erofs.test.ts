@@ -183,6 +183,12 @@ test('encodeSuperblock() refuses a label of 16 bytes and a UUID that is none', (
   assert.throws(() => encodeSuperblock(layout, { uuid: '1234', compressed: false }), /expected 32 hexadecimal digits/)
 })
 
+test('decodeErofs() leaves bytes alone that are held in memory', () => {
+  const image = Buffer.from(SMALL)
+  for (const _ of [1, 2]) decodeErofs((at, n) => image.subarray(at, at + n), image.length)
+  assert.ok(image.equals(SMALL))
+})
+
 test('decodeErofs() refuses a superblock whose bytes changed', () => {
   const image = SMALL.slice()
   image[SUPERBLOCK_OFFSET + superblock.offset('inodes')]! ^= 1

@@ -323,7 +323,7 @@ export function encodeSuperblock(
 
 /** CRC-32C without the final inversion, from the superblock to the end of its block, its own field as zero. */
 export function superblockChecksum(block: Uint8Array): number {
-  const covered = block.slice(SUPERBLOCK_OFFSET, BLOCK)
+  const covered = Uint8Array.from(block.subarray(SUPERBLOCK_OFFSET, BLOCK))
   const at = superblock.offset('checksum')
   covered.fill(0, at, at + 4)
   let crc = 0xffff_ffff
