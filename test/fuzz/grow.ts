@@ -163,6 +163,10 @@ const keyring = Buffer.concat([
   text('abc'),
 ])
 
+const sealed: string[] = Object.values(
+  JSON.parse(readFileSync(new URL('../../src/formats/testdata/credentials.json', import.meta.url), 'utf8')),
+)
+
 const SEEDS: Record<string, () => (Uint8Array | Promise<Uint8Array>)[]> = {
   ar: () => [debOf('tiny', '1'), encodeAr([])],
   authenticode: () => [signPe(tinyPe({ sizeOfHeaders: 0x400 }), signers.db)],
@@ -171,6 +175,7 @@ const SEEDS: Record<string, () => (Uint8Array | Promise<Uint8Array>)[]> = {
     cms(prepareWithAttributes('1.2.840.113549.1.7.1', octetString(text('x')), EPOCH)),
   ],
   cpio: () => [makeInitrd(tree, { compression: 'none' })],
+  credential: () => sealed.map((one) => Buffer.from(one, 'base64')),
   deb: () => [
     debOf('tiny', '1', {}, { 'usr/x': 'x' }),
     deb('data.tar.gz', gzipSync(tar)),

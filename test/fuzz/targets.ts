@@ -5,6 +5,7 @@ import { decodeAr } from '../../src/formats/ar.ts'
 import { checkAuthenticode } from '../../src/formats/authenticode.ts'
 import { checkSigner, decodeSignedData } from '../../src/formats/cms.ts'
 import { decodeCpio } from '../../src/formats/cpio.ts'
+import { decodeCredentialSeal } from '../../src/formats/credential.ts'
 import { dataOf, decodeDeb } from '../../src/formats/deb.ts'
 import { parseStanzas } from '../../src/formats/deb822.ts'
 import { derReader, formatOid, parseDerTime, TAG } from '../../src/formats/der.ts'
@@ -86,6 +87,12 @@ export const TARGETS: Readonly<Record<string, Target>> = {
     words: DER_WORDS,
   },
   cpio: { run: (input) => shape(decodeCpio(input).length), words: ['070701', '070702', 'TRAILER!!!', 'FFFFFFFF', '../'] },
+  credential: {
+    run(input) {
+      const { keys, pcrs, policyPcrs } = decodeCredentialSeal(Buffer.from(Buffer.from(input).toString('base64')))
+      return `${keys?.join()} ${shape(pcrs.length + policyPcrs.length)}`
+    },
+  },
   deb: {
     async run(input) {
       const deb = await decodeDeb(input)
