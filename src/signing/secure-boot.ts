@@ -48,21 +48,28 @@ export async function makeEnrolment(
   signers: Pick<Signers, 'pk' | 'kek' | 'db' | 'verity'>,
   options: EnrolmentOptions,
 ): Promise<Enrolment> {
-  const { pk: pks, kek, db, verity } = signers
-  const { owner, time, revoked = [] } = options
-  const pk = signersInForce(pks).at(-1)!
-  const lists = {
-    PK: certificateLists(owner, [pk.certificate]),
-    KEK: await trustLists('KEK', [kek], options),
-    db: await trustLists('db', [db, verity], options),
-    dbx: revoked,
-  }
-  const make = (name: SecureBootVariable, signer: Signer) => signVariable({ name, time, lists: lists[name] }, signer)
+  const pk = signersInForce(signers.pk).at(-1)!
+  const lists = await enrolmentLists(signers, options)
+  const make = (name: SecureBootVariable, signer: Signer) =>
+    signVariable({ name, time: options.time, lists: lists[name] }, signer)
   return {
     PK: await make('PK', pk),
     KEK: await make('KEK', pk),
-    db: await make('db', kek),
-    ...(revoked.length > 0 ? { dbx: await make('dbx', kek) } : {}),
+    db: await make('db', signers.kek),
+    ...(lists.dbx.length > 0 ? { dbx: await make('dbx', signers.kek) } : {}),
+  }
+}
+
+/** What the variables hold then. */
+export async function enrolmentLists(
+  { pk, kek, db, verity }: Readonly<Record<'pk' | 'kek' | 'db' | 'verity', Pick<Signer, 'certificate' | 'successor'>>>,
+  options: Omit<EnrolmentOptions, 'time'>,
+): Promise<Record<SecureBootVariable, readonly SignatureList[]>> {
+  return {
+    PK: certificateLists(options.owner, [(pk.successor ?? pk).certificate]),
+    KEK: await trustLists('KEK', [kek], options),
+    db: await trustLists('db', [db, verity], options),
+    dbx: options.revoked ?? [],
   }
 }
 

@@ -54,7 +54,10 @@ export function firmwareState(flash: Uint8Array): FirmwareState {
   return { setupMode, secureBoot: !setupMode && find('SecureBootEnable', SECURE_BOOT_ENABLE)?.[0] !== 0, ...keys }
 }
 
-/** A store as if these keys had been enrolled at `time`: its machine enforces Secure Boot from its first start. */
+/**
+ * A store as if these keys had been enrolled at `time`: its machine enforces Secure Boot from its first start. What else the
+ * template holds, such as boot options, stays.
+ */
 export function enrolledVariables(
   template: Uint8Array,
   keys: Omit<FirmwareKeys, 'dbx'> & Partial<FirmwareKeys>,
@@ -71,5 +74,7 @@ export function enrolledVariables(
     attributes: NON_VOLATILE | BOOT_SERVICE,
     data: Uint8Array.of(1),
   }
-  return encodeVariables(template, [...enrolled, enable])
+  const isOurs = ({ name, vendor }: Variable) =>
+    (name === enable.name && vendor === enable.vendor) || KEYS.some(([, key, owner]) => name === key && vendor === owner)
+  return encodeVariables(template, [...decodeVariables(template).filter((one) => !isOurs(one)), ...enrolled, enable])
 }

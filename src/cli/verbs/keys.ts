@@ -8,6 +8,7 @@ import { FAULTS } from '../../base/fault.ts'
 import { shellWords } from '../../base/shell-words.ts'
 import type { MicrosoftChoice } from '../../signing/microsoft.ts'
 import { KEY_ROLES } from '../../signing/signer.ts'
+import type { KeysEnrollOptions } from '../enroll.ts'
 import type { KeysRotateOptions, RevokeResult, RotateResult } from '../keys.ts'
 import { examples, folder, toggle, valued } from '../options.ts'
 import { roundResult } from '../round.ts'
@@ -57,6 +58,34 @@ export const parser = command(
       description: message`Show each role's certificate: its name, how long it lasts, where its key is; and a rotation that is open, previous keys, what is revoked.`,
       footer: examples(['bisque keys show --keys my-os/keys', 'what is in that folder']),
     }),
+    command(
+      'enroll',
+      merge(
+        object({ verb: constant('keys enroll') }),
+        where,
+        object({
+          to: valued('--to', folder(), message`Folder for files that firmware and its tools take.`),
+          ovmf: valued(
+            '--ovmf',
+            path({ metavar: 'FILE', mustExist: true }),
+            message`Variables of a virtual machine's OVMF (such as a copy of OVMF_VARS_4M.fd) to enter the keys into.`,
+          ),
+          microsoft: multiple(
+            option('--microsoft-certificates', choice(MICROSOFT, { metavar: 'WHICH' }), {
+              description: message`Which of Microsoft's certificates to enter as well; may be given several times.`,
+            }),
+          ),
+        }),
+      ),
+      {
+        brief: message`Write the keys for firmware to enrol`,
+        description: message`Write PK, KEK and db for firmware that does not enrol them by itself. An image enrols its own keys where firmware is in setup mode; this is for all others.`,
+        footer: examples(
+          ['bisque keys enroll --to /media/stick/keys', 'for the menu of a firmware'],
+          ['bisque keys enroll --ovmf OVMF_VARS_4M.fd', 'for a virtual machine'],
+        ),
+      },
+    ),
     command(
       'rotate',
       merge(
@@ -128,6 +157,7 @@ export const parser = command(
 export type KeysOptions =
   | { verb: 'keys generate'; keys: string; commonName: string; years: number }
   | { verb: 'keys show'; keys: string }
+  | ({ verb: 'keys enroll' } & KeysEnrollOptions)
   | ({ verb: 'keys rotate' } & Omit<KeysRotateOptions, 'now' | 'environment'>)
   | { verb: 'keys revoke'; keys: string; files: readonly string[] }
 
@@ -135,6 +165,11 @@ export const run: Run<KeysOptions> = async (options, { environment, color }) => 
   const keys = await import('../keys.ts')
   const now = Math.floor(Date.now() / 1000)
   const { verb } = options
+  if (verb === 'keys enroll') {
+    const { keysEnroll, enrollLines } = await import('../enroll.ts')
+    const enrolled = await keysEnroll({ ...options, now, environment })
+    return { result: { verb, ...enrolled }, text: enrollLines(enrolled).join('\n') }
+  }
   if (verb === 'keys rotate') {
     const rotated = await keys.keysRotate({ ...options, now, environment })
     const again = { command: commandOf(options), color }
