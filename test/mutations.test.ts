@@ -20,6 +20,7 @@ import { checkImage, type Link } from '../src/verify/image.ts'
 import { baked, notBaked, particle } from './baked.ts'
 import { EPOCH, testKeys } from './keys.ts'
 import { changeUsr, type Overlay, type UsrFiles, ukiInput, ukiWith, ukiWithReference } from './mutate.ts'
+import { tinyExtension } from './tiny-extension.ts'
 import { tinyPe } from './tiny-pe.ts'
 
 const KEYS = 'examples/minimal/keys'
@@ -31,6 +32,7 @@ const PROGRAM = `EFI program ${UKI}`
 const INITRD = `initrd of ${UKI}`
 const POLICIES = `PCR policies of ${UKI}`
 const IPE = `IPE policy of ${UKI}`
+const SOUP = `${UKI}.extra.d/soup.sysext.raw`
 
 const folder = mkdtempSync(join(tmpdir(), 'bisque-mutations-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
@@ -111,6 +113,11 @@ const MUTATIONS: readonly Mutation[] = [
   ['a loader entry with a command line', onEsp(() => ({ 'loader/entries/a.conf': Buffer.from(`title x\nlinux /${BOOT}\noptions init=/bin/sh\n`) })), { 'boot entry loader/entries/a.conf': /command line that nobody signs/ }],
   ['a credential on the ESP', onEsp(() => ({ 'loader/credentials/passwd.cred': Buffer.from('cGxhaW4=') })), { 'loose file loader/credentials/passwd.cred': /./ }],
   ['a system extension on the ESP', onEsp(() => ({ [`${UKI}.extra.d/a.sysext.raw`]: Buffer.alloc(4096) })), { [`loose file ${UKI}.extra.d/a.sysext.raw`]: /./ }],
+  ['a system extension signed like /usr', onEsp(async () => ({ [SOUP]: await tinyExtension({ signer: own.verity }) })), {}],
+  ['a configuration extension signed like /usr', onEsp(async () => ({ 'loader/extensions/soup.confext.raw': await tinyExtension({ kind: 'confext', signer: own.verity }) })), {}],
+  ['a system extension in which a bit changed', onEsp(async () => ({ [SOUP]: oneBit(await tinyExtension({ signer: own.verity })) })), { [`loose file ${SOUP}`]: /its blocks do not match their digests \(1 of \d+ blocks/ }],
+  ['a system extension of a stranger', onEsp(async () => ({ [SOUP]: await tinyExtension({ signer: stranger.verity }) })), { [`loose file ${SOUP}`]: /^its signer is no trusted verity certificate$/ }],
+  ['a system extension without a signature', onEsp(async () => ({ [SOUP]: await tinyExtension({ verity: 'hash' }) })), { [`loose file ${SOUP}`]: /^nobody signed this system extension: it has no root-verity-sig partition$/ }],
   ['an addon signed by a stranger', onEsp(async () => ({ [`${UKI}.extra.d/a.addon.efi`]: await addon(stranger.db) })), { [`addon ${UKI}.extra.d/a.addon.efi`]: /nobody trusted signed it/, [`EFI program ${UKI}.extra.d/a.addon.efi`]: /does not count/ }],
   // UKI
   ['an unsigned UKI', withUki(() => ({ signers: { pcr: own.pcr } })), { [PROGRAM]: /not signed/ }],
@@ -160,6 +167,11 @@ const MUTATIONS: readonly Mutation[] = [
 ]
 
 const addon = (signer: typeof own.db) => makeAddon({ stub: { bytes: tinyPe() }, cmdline: 'quiet', signer })
+
+function oneBit(extension: Uint8Array): Uint8Array {
+  const at = Buffer.from(extension).indexOf('a spoon of soup')
+  return extension.with(at, extension[at]! ^ 1)
+}
 
 const hashOf = (image: EditedImage): string => /usrhash=(\w+)/.exec(ukiInput(image.readEsp(UKI), own).cmdline)![1]!
 

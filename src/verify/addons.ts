@@ -62,8 +62,7 @@ function judgeAddon(
   }
   if (findSection(read.pe, '.linux')) wrong('it has a kernel: the stub takes no such addon')
   const uname = text('.uname')
-  const loaders = GLOBAL.test(path) ? [...ukis] : ukis.filter((uki) => uki.path.toUpperCase() === plain(OWN.exec(path)?.[1]))
-  const fits = loaders.filter((uki) => uname === undefined || uki.uname === uname.trim())
+  const fits = loadersOf(path, ukis).filter((uki) => uname === undefined || uki.uname === uname.trim())
   if (!facts?.trusted)
     wrong('nobody trusted signed it: firmware refuses it, and would not where Secure Boot is off', `remove ${path}`)
   else evidence(`signed by ${facts.signers.map(nameOf).join(' and ')}`)
@@ -80,5 +79,13 @@ function judgeAddon(
 const describe = (section: PeSection | undefined): string[] =>
   section ? [`${section.name} of ${section.virtualSize} bytes`] : []
 
-/** The folder of addons is called without the counters of boot attempts. */
-const plain = (path: string | undefined): string | undefined => path?.toUpperCase()
+/** The UKIs whose stub picks up what lies there: in a folder beside it, which is called without its counter of attempts, or for all. */
+export function loadersOf(path: string, ukis: readonly UkiFacts[]): UkiFacts[] {
+  if (/^loader\//i.test(path)) return [...ukis]
+  const folder = path.slice(0, path.lastIndexOf('/')).toUpperCase()
+  const isBeside = (uki: string) => folder === `${uki}.EXTRA.D`
+  return ukis.filter(({ path: uki }) => {
+    const name = uki.toUpperCase()
+    return isBeside(name) || isBeside(name.replace(/\+\d+(?:-\d+)?(?=\.EFI$)/, ''))
+  })
+}

@@ -1,27 +1,29 @@
-/** What lies on the ESP beside programs and is not signed: settings of systemd-boot, entries, addons' kin. */
+/** What lies on the ESP beside programs: settings of systemd-boot, entries, and addons' kin. */
+import { Fault } from '../base/fault.ts'
+import { decodeCredentialSeal } from '../formats/credential.ts'
+import type { Workers } from '../run/workers.ts'
 import type { BootFile } from './esp.ts'
-import type { Anchor, ProgramFacts, UkiFacts } from './facts.ts'
+import { judgeExtension, MAX_ALL_EXTENSION_BYTES } from './extension.ts'
+import type { Anchor, ImageFacts, ProgramFacts, UkiFacts } from './facts.ts'
 import { checkLink, type Finding, type Link, leaveUnchecked } from './link.ts'
 
 const MAX_TEXT_BYTES = 64 << 10
 const MAX_LISTED = 64
 
 /** One link each for loader.conf, for the entries, and for every loose file that the stub hands to the system. */
-export async function checkEspFiles(
-  files: readonly BootFile[],
-  programs: readonly ProgramFacts[],
-  ukis: readonly UkiFacts[],
-  anchor: Anchor,
-  links: Link[],
-): Promise<void> {
+export async function checkEspFiles(facts: ImageFacts, workers: Workers, links: Link[]): Promise<void> {
+  const { espFiles: files, programs, ukis, anchor } = facts
   const config = files.find(({ path }) => /^loader\/loader\.conf$/i.test(path))
   if (config) await checkLink(links, 'boot loader', 'loader.conf', (finding) => judgeConfig(config, ukis, anchor, finding))
   const entries = files.filter(({ path }) => /^loader\/entries\/[^/]+\.conf$/i.test(path))
   for (const entry of entries.slice(0, MAX_LISTED))
     await checkLink(links, 'boot loader', `boot entry ${entry.path}`, (finding) => judgeEntry(entry, files, programs, finding))
   const loose = files.filter(isSideFile)
+  const left = { bytes: MAX_ALL_EXTENSION_BYTES }
   for (const file of loose.slice(0, MAX_LISTED))
-    await checkLink(links, 'UKI', `loose file ${file.path}`, (finding) => judgeSideFile(file, finding))
+    await checkLink(links, 'UKI', `loose file ${file.path}`, (finding) =>
+      EXTENSION.test(file.path) ? judgeExtension(file, facts, left, workers, finding) : judgeSideFile(file, finding),
+    )
   for (const [name, { length }] of Object.entries({ 'boot entries': entries, 'loose files': loose }))
     if (length > MAX_LISTED) leaveUnchecked(links, 'boot loader', name, `there are ${length}, more than ${MAX_LISTED}`)
 }
@@ -88,29 +90,44 @@ function keysOf(file: BootFile): [key: string, value: string][] {
 
 const SIDE_FOLDER = /^(?:loader\/(?:credentials|extensions|addons)|.*\.efi\.extra\.d)\/[^/]+$/i
 
-/** Programs among them are judged as programs. */
-const isSideFile = ({ path, isProgram }: BootFile): boolean => SIDE_FOLDER.test(path) && !isProgram
+const EXTENSION = /\.raw$/i
+const CREDENTIAL = /\.cred$/i
 
-/** How a credential begins that is sealed with no key: it opens everywhere. */
-const NULL_KEY = '058469da'
+/** Programs among them are judged as programs. The stub goes by the name, and so does this where it picks something up. */
+const isSideFile = ({ path, isProgram }: BootFile): boolean =>
+  SIDE_FOLDER.test(path) && (!isProgram || EXTENSION.test(path) || CREDENTIAL.test(path))
 
 function judgeSideFile(file: BootFile, { wrong }: Finding): void {
   const { path } = file
+  if (!CREDENTIAL.test(path)) {
+    wrong('nobody signs it, and systemd-stub has no use for it', `remove ${path}`)
+    return
+  }
   const hint = `remove ${path}, or put what is in it into the image`
-  if (/\.cred$/i.test(path)) {
-    const sealed = Buffer.from(Buffer.from(file.read(1 << 20)).toString('latin1'), 'base64')
-    const open = sealed.subarray(0, 4).toString('hex') === NULL_KEY
-    wrong(
-      open
-        ? 'this credential is sealed with no key at all: systemd takes it wherever Secure Boot is off'
-        : 'nobody signs this credential: systemd takes it where the TPM or the host key of the machine opens it, which is not known here; PCR 12 measures it',
-      hint,
-    )
-  } else if (/\.raw$/i.test(path)) {
-    const kind = /\.confext\.raw$/i.test(path) ? 'configuration extension' : 'system extension'
-    wrong(
-      `the signature of this image is not looked at here: systemd in the initrd takes the ${kind} where its verity signature is by a key it knows; PCR ${kind.startsWith('sys') ? 13 : 12} measures it`,
-      hint,
-    )
-  } else wrong('nobody signs it, and systemd-stub has no use for it', `remove ${path}`)
+  try {
+    wrong(`${openedBy(file)}; PCR 12 measures it`, hint)
+  } catch (error) {
+    if (!(error instanceof Fault) || error.code === 'host') throw error
+    wrong(`nobody signs this credential, and it is none that systemd opens: ${error.message}; PCR 12 measures it`, hint)
+  }
+}
+
+/** Text of a sealed credential: systemd takes no more than 1 MiB, and what it was sealed with. */
+const MAX_CREDENTIAL_BYTES = 2 << 20
+
+/** Who can open a credential, by what its header says. */
+function openedBy(file: BootFile): string {
+  const { id, keys, pcrs, policyPcrs } = decodeCredentialSeal(file.read(MAX_CREDENTIAL_BYTES))
+  if (!keys) return `nobody signs this credential, and it is sealed with a kind of key that is not known here (${id})`
+  if (keys.length === 0) return 'this credential is sealed with no key at all: systemd takes it wherever Secure Boot is off'
+  const bound = (what: string, of: readonly number[]) => (of.length > 0 ? [`${what} PCR ${of.join('+')}`] : [])
+  const tpm = [
+    ...bound('the values of', pcrs),
+    ...(keys.includes('signed policy') ? bound('a signed policy for', policyPcrs) : []),
+  ]
+  const needed = [
+    ...(keys.includes('host') ? ['the host key of a machine'] : []),
+    ...(keys.includes('tpm2') ? [`the TPM of a machine${tpm.length > 0 ? `, bound to ${tpm.join(' and ')}` : ''}`] : []),
+  ]
+  return `nobody signs this credential: it is sealed with ${needed.join(' and ')}${keys.includes('user') ? ', for one user' : ''}, and systemd takes it there`
 }

@@ -4,8 +4,7 @@ import { formatSize } from '../base/size.ts'
 import { type AuthenticodeSignature, authenticodeDigest, checkAuthenticode } from '../formats/authenticode.ts'
 import { decodeFat, type FatEntry } from '../formats/fat.ts'
 import { decodePe, findSection, type Pe, sectionContent } from '../formats/pe.ts'
-import type { ReadAt } from '../formats/struct.ts'
-import { type Disk, type DiskPartition, readFile, readWithin } from './disk.ts'
+import { type Disk, type DiskPartition, diskOfFile, readFile, readWithin } from './disk.ts'
 import type { EspFile, ProgramKind } from './facts.ts'
 import { checkLink, type Finding, type Link } from './link.ts'
 
@@ -19,6 +18,8 @@ const MAX_BOOT_PARTITIONS = 4
 export interface BootFile extends EspFile {
   /** Begins like a program, or is called like one. */
   isProgram: boolean
+  /** The file as a disk of its own. */
+  disk(): Disk
 }
 
 /** A program as its bytes tell, before anybody asks whom to trust. */
@@ -43,15 +44,14 @@ export async function readBootPartitions(disk: Disk, partitions: readonly DiskPa
   const isBoot = ({ designator }: DiskPartition) => designator === 'esp' || designator === 'xbootldr'
   for (const partition of partitions.filter(isBoot).slice(0, MAX_BOOT_PARTITIONS)) {
     const name = partition.designator === 'esp' ? 'ESP' : 'XBOOTLDR'
-    const files = await checkLink(links, 'firmware', name, (finding) =>
-      readFiles(readWithin(disk, partition), partition, finding),
-    )
+    const files = await checkLink(links, 'firmware', name, (finding) => readFiles(disk, partition, finding))
     all.push(...(files ?? []))
   }
   return all
 }
 
-function readFiles(read: ReadAt, partition: DiskPartition, { evidence, wrong }: Finding): BootFile[] {
+function readFiles(disk: Disk, partition: DiskPartition, { evidence, wrong }: Finding): BootFile[] {
+  const read = readWithin(disk, partition)
   const fat = decodeFat(read, partition.sizeBytes)
   const startsLikeOne = ({ extents, sizeBytes }: FatEntry) =>
     sizeBytes >= 2 && Buffer.from(read(extents[0]!.offset, 2)).toString('latin1') === 'MZ'
@@ -64,6 +64,7 @@ function readFiles(read: ReadAt, partition: DiskPartition, { evidence, wrong }: 
         sizeBytes: entry.sizeBytes,
         read: (limitBytes) => readFile(entry, read, limitBytes),
         isProgram: /\.efi$/i.test(entry.path) || startsLikeOne(entry),
+        disk: () => diskOfFile(disk, partition, entry),
       }),
     )
   const programs = files.filter(({ isProgram }) => isProgram).length

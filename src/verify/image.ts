@@ -102,15 +102,20 @@ async function checkChain(
   facts.programs.push(...(await checkPrograms(programs, facts.architecture, anchor, links)))
   facts.ukis.push(...(await checkUkis(programs, anchor, links)))
   facts.trees.push(...(await checkTrees(disk, facts, workers, links)))
-  if (anchor.total) await checkWhole(disk, facts, programs, links)
+  if (anchor.total) await checkWhole(disk, facts, programs, workers, links)
   return facts
 }
 
 /** What is judged only where the image is judged as a whole. */
-async function checkWhole(disk: Disk, facts: ImageFacts, programs: readonly Program[], links: Link[]): Promise<void> {
-  const { anchor, ukis } = facts
-  facts.addons.push(...(await checkAddons(programs, facts.programs, ukis, links)))
-  await checkEspFiles(facts.espFiles, facts.programs, ukis, anchor, links)
+async function checkWhole(
+  disk: Disk,
+  facts: ImageFacts,
+  programs: readonly Program[],
+  workers: Workers,
+  links: Link[],
+): Promise<void> {
+  facts.addons.push(...(await checkAddons(programs, facts.programs, facts.ukis, links)))
+  await checkEspFiles(facts, workers, links)
   await checkDataPartitions(disk, facts.partitions, facts.trees, links)
   await checkIpe(facts, links)
   await checkHoles(facts, links)

@@ -45,19 +45,24 @@ export async function checkLink<T>(
     problems.push(problem)
     if (hint !== undefined) hints.add(hint)
   }
-  let found: T | undefined
-  try {
-    found = await body({ evidence: (text) => evidence.push(text), wrong })
-  } catch (error) {
-    if (error instanceof Fault && (error.code === 'host' || error.code === 'missing')) throw error
-    wrong(error instanceof Error ? error.message : String(error), error instanceof Fault ? error.hint : undefined)
-  }
+  const found = await attempt({ wrong }, () => body({ evidence: (text) => evidence.push(text), wrong }))
   const ok = problems.length === 0
   links.push({
     ...{ stage, name, ok, evidence: evidence.join(', ') },
     ...(ok ? {} : { problem: listed(problems), hint: [...(hints.size > 0 ? hints : [ANEW])].slice(0, MAX_LISTED).join('; ') }),
   })
   return found
+}
+
+/** One of several parts of a check: gives back undefined where it throws, which is told like any other problem. */
+export async function attempt<T>({ wrong }: Pick<Finding, 'wrong'>, body: () => T | Promise<T>): Promise<T | undefined> {
+  try {
+    return await body()
+  } catch (error) {
+    if (error instanceof Fault && (error.code === 'host' || error.code === 'missing')) throw error
+    wrong(error instanceof Error ? error.message : String(error), error instanceof Fault ? error.hint : undefined)
+    return undefined
+  }
 }
 
 /** For what no honest build or copy leaves behind. */

@@ -49,7 +49,7 @@ export function checkRootHashSignature(
 }
 
 /** A disk in use has one for each slot, and empty ones: only the one that counts must be sound. */
-function readSignatures(disk: Disk, partitions: readonly DiskPartition[]): { found: VeritySignature[]; broken: string[] } {
+export function readSignatures(disk: Disk, partitions: readonly DiskPartition[]): { found: VeritySignature[]; broken: string[] } {
   const found: VeritySignature[] = []
   const broken: string[] = []
   for (const partition of partitions) {

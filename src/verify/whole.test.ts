@@ -1,10 +1,12 @@
 /** What is judged where an image is judged as a whole: initrds, IPE, addons, what lies on the ESP, whom the image enrols. */
 import assert from 'node:assert/strict'
+import { X509Certificate } from 'node:crypto'
 import { copyFileSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { EPOCH } from '../../test/keys.ts'
+import { tinyExtension } from '../../test/tiny-extension.ts'
 import {
   assemble,
   assertBroken,
@@ -84,6 +86,11 @@ const started = (magic: Uint8Array, at = 0) => {
   bytes.set(magic, at)
   return bytes
 }
+const sealed: Record<string, string> = JSON.parse(
+  readFileSync(new URL('../formats/testdata/credentials.json', import.meta.url), 'utf8'),
+)
+const soup = await tinyExtension({ signer: signers.verity })
+const strangeSoup = await tinyExtension({ signer: stranger.verity })
 const opened = IPE_POLICY.replace('DEFAULT action=DENY', 'DEFAULT action=ALLOW')
 
 // biome-ignore format: table
@@ -121,10 +128,27 @@ const CASES: [string, Change | Promise<Change>, Record<string, RegExp>][] = [
   ['an addon of ours', addon({ cmdline: 'debug' }).then((bytes) => ({ files: { [`${EXTRA}/x.addon.efi`]: bytes } })), {}],
   ['an addon of ours that takes IPE away', addon({ cmdline: 'ipe.enforce=0' }).then((bytes) => ({ files: { 'loader/addons/x.addon.efi': bytes } })),
     { [IPE]: /ipe\.enforce=0 of the addon loader\/addons\/x\.addon\.efi/ }],
-  ['a credential', { files: { [`${EXTRA}/root.cred`]: text('c2VhbGVk') } }, { [`loose file ${EXTRA}/root.cred`]: /nobody signs this credential/ }],
-  ['a credential sealed with no key', { files: { 'loader/credentials/x.cred': text(Buffer.from('058469daf6f543248005490da0f8ea2f', 'hex').toString('base64')) } },
-    { 'loose file loader/credentials/x.cred': /sealed with no key/ }],
-  ['a system extension', { files: { 'loader/extensions/x.sysext.raw': text('x') } }, { 'loose file loader/extensions/x.sysext.raw': /system extension/ }],
+  ['a credential that is none', { files: { [`${EXTRA}/root.cred`]: text('c2VhbGVk') } },
+    { [`loose file ${EXTRA}/root.cred`]: /^nobody signs this credential, and it is none that systemd opens: Cannot read credential header.* PCR 12 measures it$/ }],
+  ['a credential of another kind', { files: { [`${EXTRA}/root.cred`]: text(Buffer.alloc(64, 1).fill(0, 24).toString('base64')) } },
+    { [`loose file ${EXTRA}/root.cred`]: /a kind of key that is not known here \((?:01){16}\)/ }],
+  ['a credential sealed with no key', { files: { 'loader/credentials/x.cred': text(sealed['null']!) } },
+    { 'loose file loader/credentials/x.cred': /^this credential is sealed with no key at all: .* PCR 12 measures it$/ }],
+  ['a credential of a machine', { files: { 'loader/credentials/x.cred': text(sealed['host']!) } },
+    { 'loose file loader/credentials/x.cred': /it is sealed with the host key of a machine, and systemd takes it there/ }],
+  ['a credential of a TPM', { files: { 'loader/credentials/x.cred': text(sealed['tpm2']!) } },
+    { 'loose file loader/credentials/x.cred': /sealed with the TPM of a machine, bound to the values of PCR 7\+14, and systemd takes it there/ }],
+  ['a credential of a TPM for signed policies', { files: { 'loader/credentials/x.cred': text(sealed['host+tpm2-with-public-key']!) } },
+    { 'loose file loader/credentials/x.cred': /the host key of a machine and the TPM of a machine, bound to the values of PCR 7\+14 and a signed policy for PCR 11/ }],
+  ['a credential that begins like a program', { files: { 'loader/credentials/x.cred': text('MZ') } },
+    { 'EFI program loader/credentials/x.cred': /./, 'loose file loader/credentials/x.cred': /none that systemd opens/ }],
+  ['a system extension that is none', { files: { 'loader/extensions/x.sysext.raw': text('x') } },
+    { 'loose file loader/extensions/x.sysext.raw': /^nobody signed this system extension/ }],
+  ['a system extension of ours', { files: { [`${EXTRA}/soup.sysext.raw`]: soup, 'loader/extensions/soup.raw': soup } }, {}],
+  ['a configuration extension of ours', tinyExtension({ kind: 'confext', signer: signers.verity }).then((bytes) => ({ files: { [`${EXTRA}/soup.confext.raw`]: bytes } })), {}],
+  ['a system extension of a stranger', { files: { [`${EXTRA}/soup.raw`]: strangeSoup } }, { [`loose file ${EXTRA}/soup.raw`]: /^its signer is no trusted verity certificate$/ }],
+  ['a system extension of ours with a bit changed', { files: { 'loader/extensions/soup.raw': replaced(soup, 'a spoon', 'a sp0on') } },
+    { 'loose file loader/extensions/soup.raw': /its blocks do not match their digests \(1 of \d+ blocks: \d+\)/ }],
   ['a boot entry with a command line', { files: { 'loader/entries/a.conf': text(`linux /${BOOT}\noptions init=/bin/sh\n`) } }, { 'boot entry loader/entries/a.conf': /a command line that nobody signs: init=\/bin\/sh/ }],
   ['a boot entry with an initrd', { files: { 'loader/entries/a.conf': text(`linux /${UKI}\ninitrd /evil.img\n`), 'evil.img': text('x') } }, { 'boot entry loader/entries/a.conf': /adds the initrd \/evil\.img/ }],
   ['a boot entry of a UKI', { files: { 'loader/entries/a.conf': text(`title A\nuki /${UKI}\noptions init=/bin/sh\n`) } }, {}],
@@ -162,6 +186,22 @@ test('inspectImage() without trust goes by what the image enrols, and says so', 
   assert.equal(own.facts.anchor.from, 'image')
   assert.match(own.links.find(({ name }) => name === 'trust anchor')!.evidence, /enrols itself: db is CN=.* sha256:[0-9a-f]{64}/)
   assert.ok(links.length > 12)
+  rmSync(path)
+})
+
+test('an extension by a certificate of verity.d in the initrd holds where the image itself says whom to trust', async () => {
+  const path = join(folder, 'own.raw')
+  const pem = new X509Certificate(stranger.verity.certificate).toString()
+  const change = await withInitrd({ files: { 'etc/verity.d/soup.crt': madeFile(pem, EPOCH) } })
+  await assemble(path, { files: { ...change.files, [`${EXTRA}/soup.raw`]: strangeSoup } })
+  const own = await inspectImage(path, { now: EPOCH })
+  assertBroken(coreOf(own.links), {})
+  assert.match(
+    own.links.find(({ name }) => name.endsWith('soup.raw'))!.evidence,
+    /verified by systemd with a certificate of verity\.d/,
+  )
+  const given = await inspectImage(path, { trust, now: EPOCH })
+  assertBroken(coreOf(given.links), { [`loose file ${EXTRA}/soup.raw`]: /no trusted verity certificate/ })
   rmSync(path)
 })
 
