@@ -122,12 +122,12 @@ async function closure(tree: Tree, directory: string, files: ReadonlyMap<string,
       return targets
     })
   }
-  let todo = [...chosen, ...request(needsOf(builtinFields))]
-  while (todo.length > 0) {
-    const fresh = [...new Set(todo)].filter((name) => files.has(name) && !selected.has(name))
+  let requested = [...chosen, ...request(needsOf(builtinFields))]
+  while (requested.length > 0) {
+    const fresh = [...new Set(requested)].filter((name) => files.has(name) && !selected.has(name))
     for (const name of fresh) selected.add(name)
     const needs = await mapSome(fresh, async (name) => indexed?.get(name) ?? needsOf(await modinfo(tree, files.get(name)!)))
-    todo = needs.flatMap(request)
+    requested = needs.flatMap(request)
   }
   const modules = [...selected].map((name) => files.get(name)!).sort(byPath)
   return { modules, firmware: [...firmware].sort(), missing: [...missing].sort() }

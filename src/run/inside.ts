@@ -14,15 +14,15 @@ const MOST_LINKS = 40
  * parts but the last one; with `followLast` of that too. Parts that do not exist are taken as they are.
  */
 export function resolveInside(root: string, path: string, options: { followLast?: boolean } = {}): string {
-  const todo = parts(path).reverse()
+  const ahead = parts(path).reverse()
   const done: string[] = []
-  for (let links = 0; todo.length > 0; ) {
-    const part = todo.pop()!
+  for (let links = 0; ahead.length > 0; ) {
+    const part = ahead.pop()!
     if (part === '..') {
       done.pop()
       continue
     }
-    const target = todo.length > 0 || options.followLast ? linkAt([root, ...done, part].join('/')) : undefined
+    const target = ahead.length > 0 || options.followLast ? linkAt([root, ...done, part].join('/')) : undefined
     if (target === undefined) {
       done.push(part)
       continue
@@ -30,7 +30,7 @@ export function resolveInside(root: string, path: string, options: { followLast?
     if (++links > MOST_LINKS)
       throw new Fault('format', `Cannot resolve ${path} below ${root}: more than ${MOST_LINKS} symbolic links`)
     if (target.startsWith('/')) done.length = 0
-    todo.push(...parts(target).reverse())
+    ahead.push(...parts(target).reverse())
   }
   return done.join('/')
 }

@@ -3,10 +3,10 @@
  * change the process's locale) the build does not feel. A PIN travels through a pipe, and is nowhere else.
  */
 import { createInterface } from 'node:readline'
-import { ANSWER, type Pkcs11Key, type Pkcs11Problem, type Pkcs11Request } from './pkcs11-child.ts'
+import { ANSWER, type Pkcs11Key, type Pkcs11Problem, type Pkcs11Request } from './pkcs11-protocol.ts'
 import { type Running, start } from './process.ts'
 
-export type { Pkcs11Key, Pkcs11Problem, Pkcs11Query } from './pkcs11-child.ts'
+export type { Pkcs11Key, Pkcs11Problem, Pkcs11Query } from './pkcs11-protocol.ts'
 
 export interface Pkcs11Options {
   /** Environment of the module's process, over the system's PATH. */

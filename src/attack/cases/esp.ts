@@ -7,7 +7,7 @@ import { writeErofs } from '../../image/erofs.ts'
 import { madeDirectory, madeFile } from '../../tree/content.ts'
 import { treeOf } from '../../tree/tree.ts'
 import type { Case } from '../case.ts'
-import { forgedAddon, forgedCredential, signedBy } from '../kit.ts'
+import { forgedAddon, forgedCredential, type Kit, signedBy } from '../kit.ts'
 
 const ENTRY = 'loader/entries/attack.conf'
 const UNIT = 'systemd.extra-unit.bisque-attack.service'
@@ -17,42 +17,28 @@ const UUID = '0b5e55ed-0b5e-45ed-8b5e-55ed0b5e55ed'
 const inCmdline = (word: string) =>
   `tr ' ' '\\n' </proc/cmdline | grep -qxF '${word}' && echo WORKED || echo '${word} is not on the command line'`
 
+/** An addon with a word for the command line; `lay` says where on the ESP, and who signed it. */
+const addon = (word: string, does: string, lay: (addon: Uint8Array, kit: Kit) => Laid | Promise<Laid>): Case => ({
+  name: `addon-${word}`,
+  group: 'esp',
+  does,
+  by: 'firmware',
+  sign: 'systemd-stub prints that firmware denies access to it, and its words are not on the command line',
+  attack: {
+    kind: 'beside',
+    files: (image, kit) => lay(forgedAddon(image.readEsp(kit.subject.loader), `attack.addon=${word}`), kit),
+    look: inCmdline(`attack.addon=${word}`),
+    refused: new RegExp(String.raw`${word}\.addon\.efi.*(?:Access denied|Security violation)`, 'i'),
+    worked: /^WORKED$/m,
+  },
+})
+type Laid = Record<string, Uint8Array>
+
 export const ESP_CASES: readonly Case[] = [
-  {
-    name: 'addon-unsigned',
-    group: 'esp',
-    does: 'an addon that nobody signed',
-    by: 'firmware',
-    sign: 'systemd-stub prints that firmware denies access to it, and its words are not on the command line',
-    attack: {
-      kind: 'beside',
-      files: (image, { subject }) => ({
-        'loader/addons/unsigned.addon.efi': forgedAddon(image.readEsp(subject.loader), 'attack.addon=unsigned'),
-      }),
-      look: inCmdline('attack.addon=unsigned'),
-      refused: /unsigned\.addon\.efi.*(?:Access denied|Security violation)/i,
-      worked: /^WORKED$/m,
-    },
-  },
-  {
-    name: 'addon-stranger',
-    group: 'esp',
-    does: 'an addon signed by another key',
-    by: 'firmware',
-    sign: 'systemd-stub prints that firmware denies access to it, and its words are not on the command line',
-    attack: {
-      kind: 'beside',
-      files: async (image, { subject, stranger }) => ({
-        [`${subject.uki}.extra.d/stranger.addon.efi`]: await signedBy(
-          forgedAddon(image.readEsp(subject.loader), 'attack.addon=stranger'),
-          stranger.db,
-        ),
-      }),
-      look: inCmdline('attack.addon=stranger'),
-      refused: /stranger\.addon\.efi.*(?:Access denied|Security violation)/i,
-      worked: /^WORKED$/m,
-    },
-  },
+  addon('unsigned', 'an addon that nobody signed', (addon) => ({ 'loader/addons/unsigned.addon.efi': addon })),
+  addon('stranger', 'an addon signed by another key', async (addon, { subject, stranger }) => ({
+    [`${subject.uki}.extra.d/stranger.addon.efi`]: await signedBy(addon, stranger.db),
+  })),
   {
     name: 'entry-edited',
     group: 'esp',

@@ -1,76 +1,49 @@
 /** What firmware starts by itself or for systemd-boot: nothing that is not signed by the keys it was given, nor what they took back. */
-
 import { openImage } from '../../image/edit.ts'
 import type { Case } from '../case.ts'
-import { revocationOf, signedBy, unsigned, withCmdline } from '../kit.ts'
+import { type Kit, revocationOf, signedBy, unsigned, withCmdline } from '../kit.ts'
 import { SIGNS } from '../signs.ts'
 
 const NOTHING_LEFT = /BdsDxe: No bootable option or device was found/
 
-const SIGN = 'the firmware prints Access Denied and finds nothing else to start'
-const loader = { group: 'firmware', by: 'firmware', sign: SIGN } as const
+const firmware = {
+  group: 'firmware',
+  by: 'firmware',
+  sign: 'the firmware prints Access Denied and finds nothing else to start',
+} as const
+
+/** A program on the ESP, exchanged for what `change` makes of it. */
+const exchanged = (
+  name: string,
+  does: string,
+  program: 'loader' | 'uki',
+  change: (program: Uint8Array, kit: Kit) => Uint8Array | Promise<Uint8Array>,
+): Case => ({
+  ...firmware,
+  name,
+  does,
+  attack: {
+    kind: 'boot',
+    async edit(image, kit) {
+      const path = kit.subject[program]
+      image.changeEsp({ [path]: await change(image.readEsp(path), kit) })
+    },
+    refused: SIGNS[program],
+    ended: NOTHING_LEFT,
+  },
+})
+const byStranger = (program: Uint8Array, { stranger }: Kit) => signedBy(program, stranger.db)
 
 export const FIRMWARE_CASES: readonly Case[] = [
+  exchanged('loader-unsigned', 'systemd-boot without its signature', 'loader', unsigned),
+  exchanged('loader-stranger', 'systemd-boot signed by another key', 'loader', byStranger),
+  exchanged('uki-unsigned', 'a UKI without its signature', 'uki', unsigned),
+  exchanged('uki-stranger', 'a UKI signed by another key', 'uki', byStranger),
+  exchanged('cmdline-edited', 'a UKI whose command line was edited', 'uki', (uki) =>
+    withCmdline(uki, (cmdline) => `init=/bin/sh ${cmdline}`),
+  ),
   {
-    ...loader,
-    name: 'loader-unsigned',
-    does: 'systemd-boot without its signature',
-    attack: {
-      kind: 'boot',
-      edit: (image, { subject }) => image.changeEsp({ [subject.loader]: unsigned(image.readEsp(subject.loader)) }),
-      refused: SIGNS.loader,
-      ended: NOTHING_LEFT,
-    },
-  },
-  {
-    ...loader,
-    name: 'loader-stranger',
-    does: 'systemd-boot signed by another key',
-    attack: {
-      kind: 'boot',
-      edit: async (image, { subject, stranger }) =>
-        image.changeEsp({ [subject.loader]: await signedBy(image.readEsp(subject.loader), stranger.db) }),
-      refused: SIGNS.loader,
-      ended: NOTHING_LEFT,
-    },
-  },
-  {
-    ...loader,
-    name: 'uki-unsigned',
-    does: 'a UKI without its signature',
-    attack: {
-      kind: 'boot',
-      edit: (image, { subject }) => image.changeEsp({ [subject.uki]: unsigned(image.readEsp(subject.uki)) }),
-      refused: SIGNS.uki,
-      ended: NOTHING_LEFT,
-    },
-  },
-  {
-    ...loader,
-    name: 'uki-stranger',
-    does: 'a UKI signed by another key',
-    attack: {
-      kind: 'boot',
-      edit: async (image, { subject, stranger }) =>
-        image.changeEsp({ [subject.uki]: await signedBy(image.readEsp(subject.uki), stranger.db) }),
-      refused: SIGNS.uki,
-      ended: NOTHING_LEFT,
-    },
-  },
-  {
-    ...loader,
-    name: 'cmdline-edited',
-    does: 'a UKI whose command line was edited',
-    attack: {
-      kind: 'boot',
-      edit: (image, { subject }) =>
-        image.changeEsp({ [subject.uki]: withCmdline(image.readEsp(subject.uki), (cmdline) => `init=/bin/sh ${cmdline}`) }),
-      refused: SIGNS.uki,
-      ended: NOTHING_LEFT,
-    },
-  },
-  {
-    ...loader,
+    ...firmware,
     name: 'uki-revoked',
     does: 'an older UKI, well signed, that dbx names',
     attack: {

@@ -64,11 +64,11 @@ function relations(p: { fields: Stanza }, name: string): Alternatives[] {
 
 function closure<P>(graph: Graph<P>, from: readonly P[]): Set<P> {
   const found = new Set<P>()
-  const todo = [...from]
-  for (let p = todo.pop(); p !== undefined; p = todo.pop()) {
+  const waiting = [...from]
+  for (let p = waiting.pop(); p !== undefined; p = waiting.pop()) {
     if (found.has(p)) continue
     found.add(p)
-    for (const group of [...graph.preDepends.get(p)!, ...graph.depends.get(p)!]) todo.push(...group)
+    for (const group of [...graph.preDepends.get(p)!, ...graph.depends.get(p)!]) waiting.push(...group)
   }
   return found
 }
