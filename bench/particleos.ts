@@ -1,13 +1,14 @@
 /** ParticleOS, baked in full by us and by mkosi on the same disk. PARTICLEOS and MKOSI name checkouts of the two. */
-import { copyFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { formatSize } from '../src/base/size.ts'
 import { CACHE } from '../test/baked.ts'
 import { compareImages } from '../test/peer/compare.ts'
 import { judge, sayDifference } from '../test/peer/explained.ts'
+import { enterTree } from '../test/peer/mkosi.ts'
 import { copyRecipe, makeKeys } from '../test/peer/particleos.ts'
-import { enterTree, makePeerTree } from './mkosi.ts'
+import { makePeerTree } from './mkosi.ts'
 import { type Usage, watch } from './processes.ts'
 
 export const name = 'particleos'
@@ -55,7 +56,10 @@ async function prepare({ dir, ours, theirs, mkosi }: Places): Promise<Record<'ba
   const tree = await makePeerTree(join(dir, 'tree'), bisque)
   const bake = () => bisque('build', ours)
   const argv = ['/work/mkosi/bin/mkosi', '--force', '--incremental=no', 'build']
-  const build = () => watch(enterTree(tree, { '/work/recipe': theirs, '/work/mkosi': mkosi }, '/work/recipe', argv))
+  const own = ['/var/tmp', '/var/cache/mkosi'].map((place): [string, string] => [place, join(dir, 'own', place)])
+  for (const [, folder] of own) mkdirSync(folder, { recursive: true })
+  const binds = { '/work/recipe': theirs, '/work/mkosi': mkosi, ...Object.fromEntries(own) }
+  const build = () => watch(enterTree(tree, binds, '/work/recipe', argv))
   await bisque('lock', ours)
   await bake()
   await build()

@@ -21,6 +21,18 @@ import { signRootHash } from '../src/signing/root-hash.ts'
 import type { Signers } from '../src/signing/signer.ts'
 import { madeDirectory, madeFile } from '../src/tree/content.ts'
 import { type Inode, treeOf } from '../src/tree/tree.ts'
+import type { Link } from '../src/verify/image.ts'
+
+/** What does not hold, and the problem that was found. */
+export const problemsOf = (links: readonly Link[]): Record<string, string> =>
+  Object.fromEntries(links.filter(({ ok }) => !ok).map(({ name, problem }) => [name, problem!]))
+
+/** Just these links do not hold, for these reasons. */
+export function assertProblems(links: readonly Link[], expected: Readonly<Record<string, RegExp>>): void {
+  const problems = problemsOf(links)
+  assert.deepEqual(Object.keys(problems).sort(), Object.keys(expected).sort(), JSON.stringify(problems, null, 2))
+  for (const [name, why] of Object.entries(expected)) assert.match(problems[name]!, why)
+}
 
 /** What a UKI was made of, to make it again. */
 export function ukiInput(bytes: Uint8Array, signers: Signers): UkiInput {

@@ -1,6 +1,6 @@
 /** Words of the command line that take the chain apart from within: each is signed, so that only whoever builds can write them. */
 import type { Finding } from '../link.ts'
-import { argumentOf, argumentsOf, isYes, type SystemFacts, wordsOf } from './facts.ts'
+import { argumentOf, argumentsOf, isNo, isYes, type SystemFacts, wordsOf } from './facts.ts'
 
 interface Opening {
   key: string
@@ -12,7 +12,6 @@ interface Opening {
   inDefault?: true
 }
 
-const isNo = (value: string): boolean => /^(?:0|n|no|f|false|off)$/i.test(value)
 const always = () => true
 const isLax = (options: string): boolean => options.split(',').includes('ignore-corruption')
 

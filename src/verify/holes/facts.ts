@@ -51,5 +51,7 @@ const plainKey = (key: string): string => key.replaceAll('-', '_')
 /** All files of an image: of the system first. */
 export const allFiles = ({ files, initrds }: SystemFacts): Files[] => [...(files ? [files] : []), ...initrds]
 
-/** `true` for what systemd takes for yes; a word without a value is one. */
+/** What systemd and the kernel take for a no. */
+export const isNo = (value: string): boolean => /^(?:0|n|no|f|false|off)$/i.test(value)
+/** What systemd takes for a yes; a word without a value is one. */
 export const isYes = (value: string | undefined): boolean => value !== undefined && /^(?:|1|y|yes|t|true|on)$/i.test(value)

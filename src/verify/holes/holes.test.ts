@@ -271,6 +271,7 @@ test('checkLogins() finds shells that ask for nothing', async () => {
   )
   await finds(checkLogins, facts({ 'usr/lib/credstore/agetty.autologin': 'root' }), /agetty\.autologin logs in without/)
   await finds(checkLogins, facts({}, { cmdline: 'systemd.debug_shell' }), /a\.efi starts a shell of root/)
+  await finds(checkLogins, facts({}, { cmdline: 'systemd.debug_shell=tty9' }), /a\.efi starts a shell of root/)
   await holds(checkLogins, facts({}, { cmdline: 'systemd.debug_shell=no' }))
 })
 

@@ -1,6 +1,6 @@
 /** Ways in without a password: consoles that log in by themselves, shells for debugging, servers that let root in. */
 import type { Finding } from '../link.ts'
-import { allFiles, argumentOf, isYes, type SystemFacts, wordsOf } from './facts.ts'
+import { allFiles, argumentOf, isNo, type SystemFacts, wordsOf } from './facts.ts'
 import { configFiles, configFolders, etcFile, type Files, shown } from './files.ts'
 import { settingsOf, unitsOf } from './units.ts'
 
@@ -81,8 +81,10 @@ function checkSsh(files: Files, { wrong }: Finding): void {
 }
 
 function checkWords(name: string, words: readonly string[], { wrong }: Finding): void {
-  for (const key of ['systemd.debug_shell'])
-    if (isYes(argumentOf(words, key))) wrong(`${name} starts a shell of root: ${key}`, `take ${key} off its command line`)
+  // Its value may be the terminal to start it on.
+  const shell = argumentOf(words, 'systemd.debug_shell')
+  if (shell !== undefined && !isNo(shell))
+    wrong(`${name} starts a shell of root: systemd.debug_shell`, 'take systemd.debug_shell off its command line')
   const forced = words.find((word) => /SYSTEMD_SULOGIN_FORCE=(?:1|yes|true)/.test(word))
   if (forced !== undefined)
     wrong(`${name} gives a rescue shell without a password: ${forced}`, `take ${forced} off its command line`)
