@@ -18,7 +18,7 @@ import { run } from '../src/run/process.ts'
 import { loadFileSigner } from '../src/signing/file.ts'
 import { signRootHash } from '../src/signing/root-hash.ts'
 import { makeEnrolment } from '../src/signing/secure-boot.ts'
-import type { Signers } from '../src/signing/signer.ts'
+import type { Signer, Signers } from '../src/signing/signer.ts'
 import { checkImage, type Link, type Trust } from '../src/verify/image.ts'
 import { EPOCH, testKeys } from './keys.ts'
 import { assertProblems, changeUsr, problemsOf } from './mutate.ts'
@@ -95,28 +95,33 @@ const signedWithin =
   async (image, { uki, own }) =>
     image.changeEsp({ [uki]: await signPe(unsigned(replaced(image.readEsp(uki), section, from, to)), own.db) })
 
+/** A signature that somebody made of some root hash, in place of that of its own. */
 const signedHash =
-  (by: (made: Made) => Promise<ReturnType<typeof decodeVeritySignature>>): Edit =>
-  async (image, made) =>
-    image.write(image.partition('usr-verity-sig'), 0, encodeVeritySignature(await by(made)))
+  (by: (made: Made) => Signer, of?: string): Edit =>
+  async (image, made) => {
+    const partition = image.partition('usr-verity-sig')
+    const { rootHash } = decodeVeritySignature(image.read(partition))
+    const signature = await signRootHash(of ?? rootHash, by(made))
+    image.write(partition, 0, encodeVeritySignature({ ...signature, rootHash }))
+  }
 
 // biome-ignore format: table
 const MUTATIONS: readonly Mutation[] = [
   ['a stranger in db', async (image, { own }) => image.changeEsp({ 'loader/keys/auto/db.auth': (await makeEnrolment({ ...own, db: stranger.db, verity: stranger.verity }, { owner: OWNER, time: EPOCH })).db.auth }), { 'enrolment auto': /db lets in CN=Test Secure Boot/ }],
   ['a systemd-boot signed by a stranger', async (image) => image.changeEsp({ [BOOT]: await signPe(unsigned(image.readEsp(BOOT)), stranger.db) }), { [`EFI program ${BOOT}`]: /CN=Test Secure Boot.* is not a trusted db certificate/ }],
   ['an unsigned shell beside it', add('shellx64.efi', tinyPe()), { 'EFI program shellx64.efi': /not signed/ }],
-  ['a credential on the ESP', add('loader/credentials/passwd.cred', Buffer.from('cGxhaW4=')), { 'loose file loader/credentials/passwd.cred': /./ }],
+  ['a credential on the ESP', add('loader/credentials/passwd.cred', Buffer.from('cGxhaW4=')), { 'loose file loader/credentials/passwd.cred': /^nobody signs this credential/ }],
   ['an unsigned UKI', (image, { uki }) => image.changeEsp({ [uki]: unsigned(image.readEsp(uki)) }), { 'EFI program UKI': /not signed/ }],
   ['a UKI signed by a stranger', async (image, { uki }) => image.changeEsp({ [uki]: await signPe(unsigned(image.readEsp(uki)), stranger.db) }), { 'EFI program UKI': /CN=Test Secure Boot.* is not a trusted db certificate/ }],
   ['one letter of its UKI', within('.osrel', 'ID=debian', 'ID=debiax'), { 'EFI program UKI': /the image is not the one that was signed/, 'usr file system': /has ID=debian, .* has ID=debiax/, [POLICIES]: /another state of PCR 11/ }],
-  ['another command line, signed with its key', signedWithin('.cmdline', 'console=ttyS0', 'console=ttyS1'), { [POLICIES]: /./ }],
-  ['another first program, signed with its key', signedWithin('.cmdline', 'console=ttyS0', 'init=/bin/sh '), { 'command lines': /init=\/bin\/sh starts another first program/, [POLICIES]: /./ }],
-  ['a hole in its second profile, signed with its key', signedWithin('.cmdline', 'systemd.log_level=debug', 'systemd.debug_shell=tty'), { logins: /profile verbose starts a shell of root/, [POLICIES]: /profile 1: / }],
-  ['another signature of a PCR policy', signedWithin('.pcrsig', '"sig": "', '"sig": "////////'), { [POLICIES]: /./ }],
+  ['another command line, signed with its key', signedWithin('.cmdline', 'console=ttyS0', 'console=ttyS1'), { [POLICIES]: /^profile 0: .*4 policies are for another key or another state of PCR 11$/ }],
+  ['another first program, signed with its key', signedWithin('.cmdline', 'console=ttyS0', 'init=/bin/sh '), { 'command lines': /init=\/bin\/sh starts another first program/, [POLICIES]: /profile 0: .*another state of PCR 11/ }],
+  ['a hole in its second profile, signed with its key', signedWithin('.cmdline', 'systemd.log_level=debug', 'systemd.debug_shell=tty'), { logins: /profile verbose starts a shell of root/, [POLICIES]: /^profile 1: .*another state of PCR 11/ }],
+  ['another signature of a PCR policy', signedWithin('.pcrsig', '"sig": "', '"sig": "////////'), { [POLICIES]: /^profile 0: the signature of the policy for .* does not verify$/ }],
   ['one bit of /usr', flip('usr', 50_000_000), { 'hash tree': /1 of \d+ blocks: 12207/ }],
-  ['one bit of the hash tree', flip('usr-verity', 40_000), { 'hash tree': /./ }],
-  ['a root hash signed by a stranger', (image, made) => signedHash(() => signRootHash(hashOf(image), stranger.verity))(image, made), { 'root hash signature': /no trusted verity certificate/ }],
-  ['another root hash, signed with its key', signedHash(({ own }) => signRootHash('0'.repeat(64), own.verity)), { 'root hash signature': /./ }],
+  ['one bit of the hash tree', flip('usr-verity', 40_000), { 'hash tree': /level 0 of its hash tree is wrong \(1 of \d+ blocks: 5\)/ }],
+  ['a root hash signed by a stranger', signedHash(() => stranger.verity), { 'root hash signature': /no trusted verity certificate/ }],
+  ['a signature by its key, of another root hash', signedHash(({ own }) => own.verity, '0'.repeat(64)), { 'root hash signature': /does not verify with the certificate/ }],
   ['another UUID of /usr', (image) => void image.changePartition(image.partition('usr'), { guid: OWNER }), { 'usr partitions': /no usr partition has the UUID/, 'hash tree': /not checked/, 'usr file system': /not checked/ }],
   ['bash setuid in a /usr made and signed anew', (image, { uki, own }) => changeUsr(image, uki, own, (files) => files.chmod('bin/bash', 0o4755)), { 'privileged programs': /\/usr\/bin\/bash \(setuid root\)$/ }],
 ]
@@ -213,8 +218,6 @@ function replaced(program: Uint8Array, section: string, from: string, to: string
   }
   throw new Error(`${section} has no ${from}`)
 }
-
-const hashOf = (image: EditedImage): string => decodeVeritySignature(image.read(image.partition('usr-verity-sig'))).rootHash
 
 /** Images of others have no IPE either unless they ask for it, and nothing else that does not hold. */
 const { MKOSI_OUTPUT: others } = process.env
