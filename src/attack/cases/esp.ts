@@ -17,27 +17,32 @@ const UUID = '0b5e55ed-0b5e-45ed-8b5e-55ed0b5e55ed'
 const inCmdline = (word: string) =>
   `tr ' ' '\\n' </proc/cmdline | grep -qxF '${word}' && echo WORKED || echo '${word} is not on the command line'`
 
-/** An addon with a word for the command line; `lay` says where on the ESP, and who signed it. */
-const addon = (word: string, does: string, lay: (addon: Uint8Array, kit: Kit) => Laid | Promise<Laid>): Case => ({
-  name: `addon-${word}`,
-  group: 'esp',
-  does,
-  by: 'firmware',
-  sign: 'systemd-stub prints that firmware denies access to it, and its words are not on the command line',
-  attack: {
-    kind: 'beside',
-    files: (image, kit) => lay(forgedAddon(image.readEsp(kit.subject.loader), `attack.addon=${word}`), kit),
-    look: inCmdline(`attack.addon=${word}`),
-    refused: new RegExp(String.raw`${word}\.addon\.efi.*(?:Access denied|Security violation)`, 'i'),
-    worked: /^WORKED$/m,
-  },
-})
 type Laid = Record<string, Uint8Array>
 
+/** An addon with a word for the command line; `lay` signs it, or not, and says where on the ESP it lies. */
+const addon = (name: `addon-${string}`, does: string, lay: (program: Uint8Array, kit: Kit) => Laid | Promise<Laid>): Case => {
+  const kind = name.slice('addon-'.length)
+  const word = `attack.addon=${kind}`
+  return {
+    name,
+    group: 'esp',
+    does,
+    by: 'firmware',
+    sign: 'systemd-stub prints that firmware denies access to it, and its words are not on the command line',
+    attack: {
+      kind: 'beside',
+      files: (image, kit) => lay(forgedAddon(image.readEsp(kit.subject.loader), word), kit),
+      look: inCmdline(word),
+      refused: new RegExp(`${kind}\\.addon\\.efi.*(?:Access denied|Security violation)`, 'i'),
+      worked: /^WORKED$/m,
+    },
+  }
+}
+
 export const ESP_CASES: readonly Case[] = [
-  addon('unsigned', 'an addon that nobody signed', (addon) => ({ 'loader/addons/unsigned.addon.efi': addon })),
-  addon('stranger', 'an addon signed by another key', async (addon, { subject, stranger }) => ({
-    [`${subject.uki}.extra.d/stranger.addon.efi`]: await signedBy(addon, stranger.db),
+  addon('addon-unsigned', 'an addon that nobody signed', (program) => ({ 'loader/addons/unsigned.addon.efi': program })),
+  addon('addon-stranger', 'an addon signed by another key', async (program, { subject, stranger }) => ({
+    [`${subject.uki}.extra.d/stranger.addon.efi`]: await signedBy(program, stranger.db),
   })),
   {
     name: 'entry-edited',
