@@ -169,6 +169,24 @@ test('what is asked for stays in the way of other updates until it is signed or 
   await finishRotation(apart.keys, ending)
 })
 
+test('a key that is here by the second call signs itself, and one that is gone by then is asked for', async (t) => {
+  const { apart, safe, here } = await places(t)
+  const roles = ['pk', 'kek', 'db'] as const
+  await openRotation(here.keys, opening(here.from, roles))
+  cpSync(join(safe, 'pk.key'), join(apart.keys, 'pk.key'))
+  assert.equal((await openRotation(apart.keys, opening(apart.from, roles))).wanted?.open.length, 1)
+  rmSync(join(apart.keys, 'pk.key'))
+  cpSync(join(safe, 'kek.key'), join(apart.keys, 'kek.key'))
+  const { wanted } = await openRotation(apart.keys, opening(apart.from))
+  assert.deepEqual(
+    wanted?.open.map(({ role }) => role),
+    ['pk', 'pk'],
+  )
+  await signAll(apart.keys, safe)
+  assert.equal((await openRotation(apart.keys, opening(apart.from))).updates.length, 1)
+  assert.deepEqual(contentOf(join(apart.keys, 'updates')), contentOf(join(here.keys, 'updates')))
+})
+
 test('requests that are left over from updates which were written are not in the way', async (t) => {
   const { apart, safe } = await places(t)
   await openRotation(apart.keys, opening(apart.from, ['db']))

@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { type Sha256, sha256 } from '../base/digest.ts'
 import { Fault } from '../base/fault.ts'
 import { type LoadOptions, loadSigner } from './load.ts'
 import { type AskedKey, keyOf, nextRound, type OfflineSigners, offlineSigners } from './offline.ts'
@@ -69,21 +70,28 @@ export async function makeUpdates(
   const signatures = new Map<AskedKey, Uint8Array>()
   const offline = offlineSigners(signatures)
   const time = known?.inputs.epoch ?? now
-  const load: UpdateSigners['load'] = (folder, role, successor) =>
-    loadSigner(folder, role, {
+  const certificates = new Set<Sha256>()
+  const load: UpdateSigners['load'] = async (folder, role, successor) => {
+    const signer = await loadSigner(folder, role, {
       epoch: ANY_TIME,
       ...(environment ? { environment } : {}),
       offline: (_, certificate) => offline.signer(certificate, { role, ...(successor ? { successor } : {}) }),
     })
+    certificates.add(sha256(signer.certificate))
+    return signer
+  }
   const folders = (await plan({ time, load })).filter(({ changes }) => changes.length > 0)
   const isWritten = ({ name }: UpdatePlan) => existsSync(join(directory, UPDATES_FOLDER, name))
   const updates: string[] = []
   if (!folders.every(isWritten)) {
-    const open = known ? await takeSignatures(directory, known, offline, signatures) : []
+    if (known) await takeSignatures(directory, known, offline, signatures)
     const signed: { name: string; files: SignedUpdate[] }[] = []
     for (const { name, changes } of folders) signed.push({ name, files: await signUpdates(changes, time) })
-    if (known) refuseOther(directory, known, offline)
-    if (offline.missing().length > 0) return { updates, wanted: await ask(directory, { what, time, known, open }, offline) }
+    // A key that was elsewhere may be here by now: what was asked of it is signed already.
+    const isHere = ({ certificate }: SigningRequest) => certificates.has(certificate) && !offline.certificates().has(certificate)
+    const before = known?.requests.filter((request) => !isHere(request)) ?? []
+    refuseOther(directory, before, offline)
+    if (offline.missing().length > 0) return { updates, wanted: await ask(directory, { what, time, before }, offline) }
     for (const { name, files } of signed) {
       const folder = await writeUpdates(directory, name, files)
       if (folder !== undefined) updates.push(folder)
@@ -121,15 +129,15 @@ export async function pendingFor(directory: string, what: string): Promise<Signi
   return undefined
 }
 
-/** Hands right signatures to the signers, and gives back what has none. A Fault where one is wrong. */
+/** Hands right signatures to the signers. A Fault where one is wrong. */
 async function takeSignatures(
   directory: string,
   known: SigningRequests<UpdateInputs>,
   offline: OfflineSigners,
   signatures: Map<AskedKey, Uint8Array>,
-): Promise<SigningRequest[]> {
+): Promise<void> {
   const folder = join(directory, SIGN_FOLDER)
-  const { good, wrong, absent } = await readSignatures(folder, known.requests, offline.certificates())
+  const { good, wrong } = await readSignatures(folder, known.requests, offline.certificates())
   if (wrong.length > 0) {
     const lines = wrong.map(({ request, why }) => `  ${signatureName(request)} ${why}`)
     const names = [...new Set(wrong.map(({ request }) => keyName(request)))]
@@ -142,13 +150,12 @@ async function takeSignatures(
     )
   }
   for (const [key, signature] of good) signatures.set(key, signature)
-  return absent
 }
 
 /** What was asked for before must be what these updates come to as well. */
-function refuseOther(directory: string, known: SigningRequests<UpdateInputs>, offline: OfflineSigners): void {
+function refuseOther(directory: string, before: readonly SigningRequest[], offline: OfflineSigners): void {
   const asked = new Set(offline.asked().map(keyOf))
-  const gone = known.requests.filter((request) => !asked.has(keyOf(request)))
+  const gone = before.filter((request) => !asked.has(keyOf(request)))
   if (gone.length === 0) return
   const folder = join(directory, SIGN_FOLDER)
   const lines = gone.map((request) => `  ${describe(request)}`)
@@ -160,15 +167,17 @@ function refuseOther(directory: string, known: SigningRequests<UpdateInputs>, of
 interface Asking {
   what: string
   time: number
-  known: SigningRequests<UpdateInputs> | undefined
-  open: SigningRequest[]
+  /** What was asked for already. */
+  before: readonly SigningRequest[]
 }
 
 /** Writes what is to be signed, or renews what of it may be lost. */
-async function ask(directory: string, { what, time, known, open }: Asking, offline: OfflineSigners): Promise<SigningRound> {
+async function ask(directory: string, { what, time, before }: Asking, offline: OfflineSigners): Promise<SigningRound> {
   const folder = join(directory, SIGN_FOLDER)
-  const requests =
-    known?.requests ?? nextRound(offline.missing(), () => false).map((one): SigningRequest => ({ round: 1, ...one }))
+  const missing = new Set(offline.missing().map(keyOf))
+  const asked = new Set(before.map(keyOf))
+  const more = nextRound(offline.missing(), () => false).filter((one) => !asked.has(keyOf(one)))
+  const requests = [...before, ...more.map((one): SigningRequest => ({ round: 1, ...one }))]
   await writeRequests(folder, { inputs: { updates: what, epoch: time }, requests }, offline.certificates())
-  return { folder, round: 1, requests, open: known ? open : requests }
+  return { folder, round: 1, requests, open: requests.filter((request) => missing.has(keyOf(request))) }
 }
